@@ -1,0 +1,116 @@
+"""The flags and the loading that `generate` and `chat` share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ..model import QAdapterForCausalLM
+
+
+def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of loading an artifact and of decoding, but for the strength."""
+    parser.add_argument("--alpha-0", type=not_negative, metavar="A", help="weight of the base policy (default: trained)")
+    parser.add_argument(
+        "--alpha-tilde", type=positive, metavar="A", help="entropy temperature of the mixed policy (default: trained)"
+    )
+    parser.add_argument(
+        "--max-new-tokens", type=_count, default=256, metavar="N", help="most tokens of an answer (default: %(default)s)"
+    )
+    parser.add_argument("--system", metavar="TEXT", help="system message")
+    parser.add_argument(
+        "--temperature", type=not_negative, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)"
+    )
+    parser.add_argument("--top-p", type=_share, metavar="P", help="sample from the most likely tokens of mass P")
+    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: %(default)s)")
+    parser.add_argument("--base", metavar="ID|DIR", help="where the base model lies (default: as trained; checked)")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "bfloat16", "float16", "float32"),
+        default="auto",
+        help="of the weights (default: %(default)s, as saved)",
+    )
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the base model")
+
+
+def dial(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `generate()` that the flags set, but for the strength.
+
+    Raises:
+        ConfigError: --top-p without a temperature.
+    """
+    if args.top_p is not None and not args.temperature:
+        raise ConfigError("--top-p has no effect on greedy decoding.", hint="add --temperature 1")
+    chosen: dict[str, Any] = {"alpha_0": args.alpha_0, "alpha_tilde": args.alpha_tilde}
+    if args.temperature:
+        # The base model's generation config may cut the tail of the distribution; what is asked for is the policy.
+        chosen |= {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p or 1.0, "top_k": 0}
+    return chosen
+
+
+def load(args: argparse.Namespace) -> tuple[QAdapterForCausalLM, PreTrainedTokenizerBase]:
+    """The model, on the GPU if there is one, and its tokenizer; the seed is set.
+
+    Raises:
+        ArtifactError: not an artifact, damaged, or trained on another base.
+    """
+    import torch
+    from transformers import set_seed
+
+    from ..model import QAdapterForCausalLM, load_tokenizer
+    from .quiet import quiet_libraries
+
+    quiet_libraries()
+    tokenizer = load_tokenizer(args.directory, trust_remote_code=args.trust_remote_code)
+    model = QAdapterForCausalLM.from_pretrained(
+        args.directory, args.base, dtype=args.dtype, trust_remote_code=args.trust_remote_code
+    )
+    if torch.cuda.is_available():
+        model.to("cuda")
+    set_seed(args.seed)
+    return model, tokenizer
+
+
+def not_negative(text: str) -> float:
+    """A finite number ≥ 0, for argparse."""
+    value = _number(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return value
+
+
+def positive(text: str) -> float:
+    """A finite number > 0, for argparse."""
+    value = _number(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = positive(text)
+    if value > 1:
+        raise argparse.ArgumentTypeError(f"must be at most 1, got {text}")
+    return value
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not int(text):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}") from None
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be finite, got {text}")
+    return value

@@ -1,0 +1,20 @@
+"""Libraries that keep their log lines and progress bars to themselves; what we log is shown."""
+
+from __future__ import annotations
+
+import warnings
+
+
+def quiet_libraries() -> None:
+    """Errors only from transformers and datasets, no bars while weights load or data are mapped.
+
+    Bars of downloads from the hub stay: they can take minutes.
+    """
+    import datasets
+    import transformers
+
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    datasets.logging.set_verbosity_error()
+    datasets.disable_progress_bars()
+    warnings.filterwarnings("ignore", message=".*pin_memory.*")

@@ -1,0 +1,119 @@
+"""What an output_dir holds: an earlier run, its checkpoints, its config."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+from ..model.artifact import ADAPTER_FOLDER, CONFIG_FILE
+
+logger = logging.getLogger(__name__)
+
+RUN_CONFIG_FILE = "config.yaml"
+EVAL_METRICS_FILE = "eval_metrics.json"
+
+
+def checkpoints(output_dir: Path) -> list[Path]:
+    """The folders checkpoint-N, the latest first, complete or not."""
+    found = {
+        int(match[1]): path
+        for path in output_dir.glob("checkpoint-*")
+        if path.is_dir() and (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
+    }
+    return [found[step] for step in sorted(found, reverse=True)]
+
+
+def refuse_existing_run(output_dir: Path) -> None:
+    """Raise `ConfigError` where the folder holds checkpoints or an artifact."""
+    holds = [path.name for path in (*checkpoints(output_dir)[:1], output_dir / CONFIG_FILE) if path.exists()]
+    if holds:
+        raise ConfigError(
+            f"{output_dir} already holds a run ({', '.join(holds)}).",
+            hint="--resume continues it, --overwrite replaces it, or name another --output-dir",
+        )
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConfigError(f"--output-dir {output_dir} is a file")
+
+
+def last_complete_checkpoint(output_dir: Path) -> Path:
+    """The checkpoint to resume from. Later ones that were not written to their end are named in a warning.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    incomplete: list[str] = []
+    for checkpoint in checkpoints(output_dir):
+        problem = _missing(checkpoint)
+        if problem is None:
+            return checkpoint
+        logger.warning("%s is incomplete (%s): skipped.", checkpoint, problem)
+        incomplete.append(checkpoint.name)
+    found = f"only incomplete ones: {', '.join(incomplete)}" if incomplete else "none was written"
+    raise ConfigError(
+        f"--resume: {output_dir} has no complete checkpoint ({found}).",
+        hint="leave --resume out to start anew" + (", with --overwrite" if incomplete else ""),
+    )
+
+
+def clear_run(output_dir: Path) -> None:
+    """Remove the checkpoints, the adapter and the metrics of an earlier run, and nothing else.
+
+    The model card and the tokenizer are replaced when the new run is saved.
+    """
+    (output_dir / CONFIG_FILE).unlink(missing_ok=True)
+    (output_dir / EVAL_METRICS_FILE).unlink(missing_ok=True)
+    for folder in (*checkpoints(output_dir), output_dir / ADAPTER_FOLDER):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+
+
+def save_run_config(output_dir: Path, values: Mapping[str, Any]) -> None:
+    """Write `config.yaml`, which `qadapter train --config` reads."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
+    (output_dir / RUN_CONFIG_FILE).write_text(
+        "# The resolved arguments of this run; `qadapter train --config` reads them again.\n" + text, encoding="utf-8"
+    )
+
+
+def refuse_contradictions(saved: Mapping[str, Any], now: Mapping[str, Any], may_change: set[str]) -> None:
+    """Compare the arguments of a resumed run with the saved ones.
+
+    Args:
+        saved: those of the run that is resumed.
+        now: those of this call, flags included.
+        may_change: fields without influence on the trained weights.
+
+    Raises:
+        ConfigError: it names each argument that would change the result, with both values.
+    """
+    changed = [
+        f"{name} (saved: {saved.get(name)}, now: {now.get(name)})"
+        for name in sorted(saved.keys() | now.keys())
+        if name not in may_change and saved.get(name) != now.get(name)
+    ]
+    if changed:
+        raise ConfigError(
+            f"--resume continues the same run, but these arguments differ: {'; '.join(changed)}.",
+            hint="leave them out, or start another run in a new --output-dir",
+        )
+
+
+def _missing(checkpoint: Path) -> str | None:
+    """What keeps a checkpoint from being complete. The Trainer writes trainer_state.json last."""
+    for name in (CONFIG_FILE, "trainer_state.json"):
+        if not (checkpoint / name).is_file():
+            return f"no {name}"
+        try:
+            json.loads((checkpoint / name).read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return f"{name} is damaged"
+    return None if any(checkpoint.glob("*optim*")) else "no state of the optimizer"

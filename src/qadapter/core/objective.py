@@ -1,0 +1,70 @@
+"""The whole objective of a batch of pairs, as named terms."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .chi2 import chi2_penalty
+from .preference_loss import bradley_terry_loss, discounted_return
+from .reward import implied_rewards, next_state_values
+
+
+class ObjectiveTerms(NamedTuple):
+    """The objective and what it is made of, one value per pair: every field is [pairs]."""
+
+    loss: Tensor
+    """preference_loss + chi2_coef · chi2."""
+    preference_loss: Tensor
+    """−log σ(return_chosen − return_rejected)."""
+    chi2: Tensor
+    """Mean squared reward over the tokens of both responses."""
+    return_chosen: Tensor
+    """Discounted return of the chosen response, reward units."""
+    return_rejected: Tensor
+    """Discounted return of the rejected response, reward units."""
+
+
+def preference_objective(
+    q_t: Tensor, v_t: Tensor, lengths: Tensor, terminated: Tensor, *, gamma: float, chi2_coef: float
+) -> ObjectiveTerms:
+    """L = −log σ(Σ_t γ^t r_t^chosen − Σ_t γ^t r_t^rejected) + β·E[r²], with r_t = Q̂_t − γ·Ṽ_{t+1}.
+
+    Args:
+        q_t: [2·pairs, tokens] Q̂ of the taken tokens; the chosen responses first, then the rejected ones.
+        v_t: [2·pairs, tokens + 1] soft values of the states before each token, and of the state after the last.
+        lengths: [2·pairs] number of tokens of each response, at least 1.
+        terminated: [2·pairs] bool, True where a response ended by itself (its next value is zero).
+        gamma: discount γ in [0, 1].
+        chi2_coef: β ≥ 0.
+
+    Returns:
+        The terms, each [pairs].
+
+    Raises:
+        ValueError: an odd number of rows, or a response without tokens.
+
+    Source: Q-Adapter (arXiv 2407.03856), the objective.
+    """
+    if q_t.shape[0] % 2:
+        raise ValueError(f"q_t must hold chosen and rejected rows, an even number; got {q_t.shape[0]} rows")
+    if bool((lengths < 1).any()):
+        empty = torch.nonzero(lengths < 1).flatten().tolist()
+        raise ValueError(f"every response needs at least one unmasked token; rows {empty} have none")
+    mask = torch.arange(q_t.shape[1], device=q_t.device)[None, :] < lengths[:, None]
+    r_t = implied_rewards(q_t, next_state_values(v_t, lengths, terminated), gamma=gamma)
+
+    r_chosen_t, r_rejected_t = r_t.chunk(2)
+    mask_chosen, mask_rejected = mask.chunk(2)
+    return_chosen, return_rejected = discounted_return(r_t, mask, gamma=gamma).chunk(2)
+    preference_loss = bradley_terry_loss(return_chosen, return_rejected)
+    chi2 = chi2_penalty(r_chosen_t, mask_chosen, r_rejected_t, mask_rejected)
+    return ObjectiveTerms(
+        loss=preference_loss + chi2_coef * chi2,
+        preference_loss=preference_loss,
+        chi2=chi2,
+        return_chosen=return_chosen,
+        return_rejected=return_rejected,
+    )

@@ -1,0 +1,25 @@
+"""Preference data: from files in any of the common formats to padded batches of tokens.
+
+reading        rows of JSONL, JSON, CSV, Parquet, a hub data set or a `datasets.Dataset`
+formats        what a row means: TRL standard and conversational, HH-RLHF, Q-Adapter chat files, DSP
+pairs          a preference pair, a bad row
+dataset        all pairs of a source, with bad rows reported
+statistics     duplicates, contradictions, lengths
+tokenization   text to tokens with an exact prompt/response boundary
+preview        tokens shown on a terminal
+collator       padded batches
+"""
+
+from .collator import PreferenceCollator
+from .dataset import load_preference_dataset
+from .tokenization import NoRoomError, TokenizedPair, encode_prompt, end_of_turn_id, tokenize_pair
+
+__all__ = [
+    "NoRoomError",
+    "PreferenceCollator",
+    "TokenizedPair",
+    "encode_prompt",
+    "end_of_turn_id",
+    "load_preference_dataset",
+    "tokenize_pair",
+]

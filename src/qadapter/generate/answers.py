@@ -1,0 +1,90 @@
+"""Answers of the mixed policy to a list of prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..data import encode_prompt, end_of_turn_id
+from ..model import QAdapterForCausalLM
+
+
+class Answer(NamedTuple):
+    """One generated answer."""
+
+    text: str
+    """Without special tokens, stripped."""
+    token_ids: list[int]
+    """Up to and with the end-of-turn token."""
+    finished: bool
+    """Whether the end-of-turn token came before max_new_tokens."""
+
+
+@torch.inference_mode()
+def answer_prompts(
+    model: QAdapterForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str | list[dict[str, str]]],
+    *,
+    max_new_tokens: int = 256,
+    batch_size: int = 16,
+    strength: float | Sequence[float] | None = None,
+    on_batch: Callable[[int], None] | None = None,
+    **generate_kwargs: Any,
+) -> list[Answer]:
+    """Answer prompts in batches of like length.
+
+    Args:
+        model: the model; put in eval mode.
+        tokenizer: its tokenizer.
+        prompts: message lists (the chat template is applied), or strings that are continued as they are.
+        max_new_tokens: most tokens of an answer.
+        batch_size: prompts per batch.
+        strength: one for all, or one per prompt; default 1.
+        on_batch: called with the number of prompts answered so far.
+        **generate_kwargs: for `generate`, such as do_sample and temperature. Greedy where nothing is said.
+
+    Returns:
+        The answers in the order of the prompts.
+
+    Raises:
+        DataError: messages, but no chat template.
+    """
+    model.eval()
+    encoded = [encode_prompt(prompt, tokenizer) for prompt in prompts]
+    stop_ids = _stop_ids(model, tokenizer)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
+    order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
+    answers: dict[int, Answer] = {}
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
+        longest = max(len(encoded[index]) for index in batch)
+        rows = [[pad_id] * (longest - len(encoded[index])) + encoded[index] for index in batch]
+        mask = [[0] * (longest - len(encoded[index])) + [1] * len(encoded[index]) for index in batch]
+        output = model.generate(
+            input_ids=torch.tensor(rows, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            max_new_tokens=max_new_tokens,
+            strength=strength if strength is None or isinstance(strength, (int, float)) else [strength[i] for i in batch],
+            pad_token_id=pad_id,
+            eos_token_id=stop_ids,
+            **{"do_sample": False, **generate_kwargs},
+        )
+        for index, row in zip(batch, output[:, longest:].tolist(), strict=True):
+            end = next((at for at, token in enumerate(row) if token in stop_ids), None)
+            ids = row if end is None else row[: end + 1]
+            text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+            answers[index] = Answer(text=text, token_ids=ids, finished=end is not None)
+        if on_batch is not None:
+            on_batch(len(answers))
+    return [answers[index] for index in range(len(prompts))]
+
+
+def _stop_ids(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The end-of-turn token that training used, and those of the model's generation config."""
+    configured = model.generation_config.eos_token_id
+    ids = [end_of_turn_id(tokenizer), *(configured if isinstance(configured, list) else [configured])]
+    return sorted({token for token in ids if token is not None})

@@ -1,0 +1,28 @@
+"""The frozen base with its LoRA adapter as one model object, and the artifact it is saved as.
+
+constants      the constants of the method, checked
+frozen_base    what a base must be like; its LM head
+lora           LoRA on some rows of a batch: both policies in one pass
+caches         KV caches that count rows in pairs
+modeling       QAdapterForCausalLM: the loss of pairs in its forward, the mixed policy in generate()
+fingerprint    which base and which tokenizer an adapter belongs to
+artifact       saving and loading the folder
+loading        base models by name, and the default model without a model hub
+"""
+
+from .artifact import load_tokenizer
+from .constants import QConstants
+from .loading import DEFAULT_MODEL, load_base, load_base_tokenizer
+from .lora import Rows
+from .modeling import PreferenceOutput, QAdapterForCausalLM
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "PreferenceOutput",
+    "QAdapterForCausalLM",
+    "QConstants",
+    "Rows",
+    "load_base",
+    "load_base_tokenizer",
+    "load_tokenizer",
+]

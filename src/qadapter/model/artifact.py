@@ -1,0 +1,244 @@
+"""The artifact: a folder that holds everything needed to decode with a trained adapter but the base weights.
+
+    DIR/qadapter_config.json   format version, base id + revision + fingerprint, tokenizer hash, all constants
+    DIR/adapter/               standard PEFT files (adapter_config.json, adapter_model.safetensors)
+    DIR/README.md              model card, without a pipeline tag
+    DIR/tokenizer*.json ...    the tokenizer, as transformers saves it
+
+The adapter lies in a subfolder on purpose: loading the root as an ordinary LoRA then fails loudly, where it would
+otherwise sample softmax(z₁) in silence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from peft import PeftConfig, PeftModel
+from safetensors import SafetensorError
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from .. import __version__
+from ..errors import ArtifactError, ConfigError
+from .constants import QConstants
+from .fingerprint import tokenizer_fingerprint, weights_fingerprint
+from .frozen_base import check_lm_head, freeze_base
+from .loading import load_base, load_base_tokenizer
+from .model_card import model_card
+from .modeling import QAdapterForCausalLM
+
+CONFIG_FILE = "qadapter_config.json"
+ADAPTER_FOLDER = "adapter"
+FORMAT_VERSION = 1
+
+
+def save_artifact(
+    model: QAdapterForCausalLM, directory: Path, tokenizer: PreTrainedTokenizerBase | None = None
+) -> None:
+    """Write the artifact.
+
+    Args:
+        model: the model; weights are saved as they are, LoRA factors in their own dtype.
+        directory: the folder; made if missing, files of an earlier artifact in it are replaced.
+        tokenizer: saved too, and its hash recorded.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    base = model.base
+    config = {
+        "format_version": FORMAT_VERSION,
+        "qadapter_version": __version__,
+        "base": {
+            "name_or_path": base.config.name_or_path or base.name_or_path,
+            "revision": getattr(base.config, "_commit_hash", None),
+            "model_type": base.config.model_type,
+            "weights_sha256": weights_fingerprint(base),
+        },
+        "tokenizer_sha256": None if tokenizer is None else tokenizer_fingerprint(tokenizer),
+        "constants": dataclasses.asdict(model.constants),
+    }
+    model.peft_model.save_pretrained(directory / ADAPTER_FOLDER, safe_serialization=True)
+    # PEFT's own card of the subfolder would invite loading it as an ordinary LoRA.
+    (directory / ADAPTER_FOLDER / "README.md").unlink(missing_ok=True)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(directory)
+    (directory / "README.md").write_text(model_card(config), encoding="utf-8")
+    # Last: a folder without it is recognised as half-written.
+    (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_artifact(
+    directory: str | Path,
+    base: str | PreTrainedModel | None = None,
+    *,
+    trainable: bool = False,
+    revision: str | None = None,
+    **base_kwargs: Any,
+) -> QAdapterForCausalLM:
+    """Load an artifact onto its base model.
+
+    Args:
+        directory: the folder, or the id of a repository on the hub that holds one.
+        base: the base model or where it lies; None takes the one named in the artifact. Checked either way.
+        trainable: keep the LoRA factors in float32 with gradients; otherwise they take the base's dtype.
+        revision: revision of the artifact's repository on the hub.
+        **base_kwargs: for `load_base`: dtype, device_map, attn_implementation, trust_remote_code.
+
+    Returns:
+        The model, in eval mode unless `trainable`.
+
+    Raises:
+        ArtifactError: a missing, damaged or newer artifact, or one that belongs to another base; it says what differs.
+    """
+    directory = _local_folder(directory, revision)
+    config = read_config(directory)
+    constants = _constants(config, directory)
+    if not isinstance(base, PreTrainedModel):
+        saved = config["base"]
+        base_kwargs.setdefault("revision", None if base else saved["revision"])
+        base = load_base(base or saved["name_or_path"], **base_kwargs)
+    elif base_kwargs:
+        raise ConfigError(f"{sorted(base_kwargs)} apply to a base loaded by name, but a model object was given.")
+    _check_base(config, base, directory)
+    freeze_base(base)
+    check_lm_head(base)
+
+    adapter = directory / ADAPTER_FOLDER
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / name).is_file():
+            raise ArtifactError(f"{adapter / name} is missing: the artifact is incomplete.", hint="copy the folder again")
+    try:
+        peft_config = PeftConfig.from_pretrained(str(adapter))
+        peft_model = PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable, config=peft_config)
+        _check_all_weights_present(adapter, peft_model)
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{adapter} cannot be read as a LoRA of this base: {error}") from error
+    model = QAdapterForCausalLM(base, constants, peft_model=peft_model)
+    if not trainable:
+        model.requires_grad_(False)
+        for name, parameter in model.named_parameters():
+            if "lora_" in name and base.dtype in (torch.bfloat16, torch.float16):
+                parameter.data = parameter.data.to(base.dtype)
+    return model.train(trainable)
+
+
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """The content of `qadapter_config.json`, checked for completeness and format.
+
+    Raises:
+        ArtifactError: no such file, not JSON, keys missing, or written by a newer version.
+    """
+    path = Path(directory) / CONFIG_FILE
+    if not path.is_file():
+        hint = "give the folder that `qadapter train --output-dir` wrote"
+        if (Path(directory) / "adapter_config.json").is_file():
+            hint = "this is an ordinary PEFT adapter; load it with peft.PeftModel"
+        raise ArtifactError(f"{path} does not exist: {directory} is not a Q-Adapter artifact.", hint=hint)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path} is damaged: {error}") from error
+    version = config.get("format_version") if isinstance(config, dict) else None
+    if not isinstance(version, int):
+        raise ArtifactError(f"{path} is damaged: it has no format_version.")
+    if version > FORMAT_VERSION:
+        raise ArtifactError(
+            f"{path} has format version {version}; this release reads up to {FORMAT_VERSION}.",
+            hint="pip install --upgrade qadapter",
+        )
+    missing = {"base", "tokenizer_sha256", "constants"} - config.keys()
+    if missing:
+        raise ArtifactError(f"{path} is damaged: {sorted(missing)} missing.")
+    return config
+
+
+def load_tokenizer(directory: str | Path, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer an artifact was trained with; the base's own where the artifact holds none.
+
+    Raises:
+        ArtifactError: its hash is not the one recorded in the artifact.
+    """
+    directory = _local_folder(directory, None)
+    config = read_config(directory)
+    if (directory / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        source = str(directory)
+    else:
+        source = config["base"]["name_or_path"]
+        tokenizer = load_base_tokenizer(
+            source, revision=config["base"]["revision"], trust_remote_code=trust_remote_code
+        )
+    check_tokenizer(config, tokenizer, source)
+    return tokenizer
+
+
+def check_tokenizer(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Compare a tokenizer with the one recorded in an artifact's config.
+
+    Raises:
+        ArtifactError: the hashes differ.
+    """
+    expected = config["tokenizer_sha256"]
+    if expected is not None and tokenizer_fingerprint(tokenizer) != expected:
+        raise ArtifactError(
+            f"the tokenizer of {source} is not the one the adapter was trained with: its vocabulary, special tokens or "
+            "chat template differ.",
+            hint="use the tokenizer saved in the artifact's folder",
+        )
+
+
+def _local_folder(directory: str | Path, revision: str | None) -> Path:
+    path = Path(directory)
+    if path.exists() or path.is_absolute() or str(directory).count("/") != 1 or str(directory).startswith("."):
+        return path
+    try:
+        return Path(snapshot_download(str(directory), revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
+        raise ArtifactError(
+            f"{directory} is neither a local folder nor a repository that can be reached: {error}"
+        ) from error
+
+
+def _constants(config: dict[str, Any], directory: Path) -> QConstants:
+    fields = {field.name for field in dataclasses.fields(QConstants)}
+    saved = config["constants"]
+    if not isinstance(saved, dict) or saved.keys() != fields:
+        wrong = sorted(fields ^ set(saved)) if isinstance(saved, dict) else saved
+        raise ArtifactError(f"{directory / CONFIG_FILE} is damaged: constants missing or unknown: {wrong}.")
+    try:
+        return QConstants(**saved)
+    except ConfigError as error:
+        raise ArtifactError(f"{directory / CONFIG_FILE} is damaged: {error}") from error
+
+
+def _check_base(config: dict[str, Any], base: PreTrainedModel, directory: Path) -> None:
+    saved = config["base"]
+    here = {"model_type": base.config.model_type, "weights_sha256": weights_fingerprint(base)}
+    for key, value in here.items():
+        expected = saved.get(key)
+        if expected is not None and value is not None and value != expected:
+            raise ArtifactError(
+                f"{directory} was trained on another base: {key} is {expected!r} in the artifact and {value!r} in "
+                f"{base.config.name_or_path or type(base).__name__}.",
+                hint=f"load it on {saved.get('name_or_path')!r}",
+            )
+
+
+def _check_all_weights_present(adapter: Path, peft_model: PeftModel) -> None:
+    """PEFT only warns where weights are missing from the file; a half adapter would answer without a word."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+        stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    expected = {key: tuple(value.shape) for key, value in get_peft_model_state_dict(peft_model).items()}
+    if stored != expected:
+        differing = sorted(key for key in stored.keys() | expected.keys() if stored.get(key) != expected.get(key))
+        raise ArtifactError(
+            f"{adapter / 'adapter_model.safetensors'} does not hold the adapter that its config describes; "
+            f"{len(differing)} tensors are missing or differ, the first: {differing[0]}."
+        )

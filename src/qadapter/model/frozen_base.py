@@ -1,0 +1,85 @@
+"""The frozen base model: what it must be like, and its LM head as the mathematics sees it."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ..core import LMHead
+from ..errors import UnsupportedModelError
+
+
+def freeze_base(base: PreTrainedModel) -> None:
+    """Make the base a constant: no gradients, and no dropout in train mode (π₀ must not be random).
+
+    Args:
+        base: a causal LM of transformers; mutated in place.
+
+    Raises:
+        UnsupportedModelError: an encoder-decoder, recurrent or bare model.
+    """
+    name = type(base).__name__
+    if base.config.is_encoder_decoder:
+        raise UnsupportedModelError(f"{name} is an encoder-decoder model; a decoder-only causal LM is needed.")
+    if base._is_stateful:
+        raise UnsupportedModelError(f"{name} keeps a recurrent state that cannot hold two policies' rows.")
+    if base.base_model is base or base.get_output_embeddings() is None:
+        raise UnsupportedModelError(
+            f"{name} has no LM head over a backbone.", hint="load it with AutoModelForCausalLM"
+        )
+    base.requires_grad_(False)
+    for module in base.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+
+
+def lm_head_of(base: PreTrainedModel) -> LMHead:
+    """The LM head with the factors that the model's forward applies to its product.
+
+    Args:
+        base: the base model.
+
+    Returns:
+        A view on the weights as they are now (they may have moved to another device since the last call).
+    """
+    linear = base.get_output_embeddings()
+    config = base.config.get_text_config()
+    logits_scaling = getattr(config, "logits_scaling", None)
+    return LMHead(
+        weight=linear.weight,
+        bias=getattr(linear, "bias", None),
+        scale=1.0 / logits_scaling if logits_scaling else float(getattr(config, "logit_scale", None) or 1.0),
+        softcap=getattr(config, "final_logit_softcapping", None),
+    )
+
+
+@torch.no_grad()
+def check_lm_head(base: PreTrainedModel) -> None:
+    """Compare our reading of the head with the model's own logits on a few tokens.
+
+    A head with a factor unknown to us would make every Q-value wrong in silence; this finds it.
+
+    Raises:
+        UnsupportedModelError: the two differ by more than rounding.
+    """
+    if any(parameter.is_meta for parameter in base.parameters()):
+        return
+    was_training = base.training
+    base.eval()
+    try:
+        ids = torch.arange(2, 6, device=base.get_input_embeddings().weight.device)[None]
+        theirs = base(input_ids=ids, use_cache=False).logits.float()
+        ours = lm_head_of(base).logits(base.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
+    finally:
+        base.train(was_training)
+    # bf16 carries 8 bits: the same product may differ by two units in the last place.
+    tolerance = (1e-3 if base.dtype == torch.float32 else 3e-2) * max(1.0, float(theirs.abs().max()))
+    difference = float((theirs - ours.to(theirs.device)).abs().max())
+    if theirs.shape != ours.shape or not difference <= tolerance:
+        raise UnsupportedModelError(
+            f"the logits of {type(base).__name__} are not its LM head applied to its final hidden states "
+            f"(they differ by {difference:.3g}), so the two policies cannot be mixed exactly."
+        )

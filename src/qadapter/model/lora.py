@@ -1,0 +1,114 @@
+"""LoRA on some rows of a batch: one set of base weights answers as both policies in one pass.
+
+PEFT makes and stores the LoRA layers; which rows they act on is decided here. `RowRouter` mutates each LoRA layer of
+one model by an instance attribute `forward` and nothing else; `remove()` takes it off again.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from peft.tuners.lora import Linear as LoraLinear
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from ..errors import UnsupportedModelError
+
+
+class Rows(Enum):
+    """Which rows of the batch get the adapter."""
+
+    ADAPTER = "adapter"
+    """All of them: the batch is B rows of the adapter's policy."""
+    BASE = "base"
+    """None: the batch is B rows of the base policy."""
+    BOTH = "both"
+    """The first half: the batch is 2B rows, [adapter; base]."""
+
+
+class RowRouter:
+    """The one state that all LoRA layers of a model share.
+
+    At rest it is `ADAPTER`, as in plain PEFT: gradient checkpointing recomputes the adapter's pass during `backward`,
+    when no `route` is active. The base pass carries no gradient and is never recomputed.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.rows = Rows.ADAPTER
+        self.layers: list[LoraLayer] = []
+        for module in model.modules():
+            if isinstance(module, LoraLayer):
+                module.row_router = self
+                module.forward = types.MethodType(_row_sliced_forward, module)
+                self.layers.append(module)
+
+    @contextmanager
+    def route(self, rows: Rows) -> Iterator[None]:
+        """Run the body with the adapter on `rows`; what was set before is restored also after an exception."""
+        before, self.rows = self.rows, rows
+        try:
+            yield
+        finally:
+            self.rows = before
+
+    def remove(self) -> None:
+        """Give every LoRA layer the forward of its class back."""
+        for layer in self.layers:
+            del layer.forward, layer.row_router
+        self.layers.clear()
+
+
+def _row_sliced_forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+    """The forward of one LoRA layer: base product on all rows, low-rank product on the routed ones."""
+    rows = layer.row_router.rows
+    if rows is not Rows.ADAPTER and layer.merged:
+        raise UnsupportedModelError(
+            "the adapter is merged into the base weights, so the base policy is gone.", hint="call unmerge() first"
+        )
+    if rows is Rows.BASE:
+        return layer.base_layer(x, *args, **kwargs)
+    if rows is Rows.BOTH and x.ndim != 3:
+        raise UnsupportedModelError(
+            f"a LoRA layer of type {type(layer.base_layer).__name__} received a {x.ndim}-d input of shape "
+            f"{tuple(x.shape)}: its rows cannot be told apart.",
+            hint="leave this layer out of lora_target_modules",
+        )
+    if not _is_plain(layer):
+        # DoRA and other variants, quantized or merged layers: PEFT's own forward, on the adapter's rows only.
+        if rows is Rows.ADAPTER:
+            return type(layer).forward(layer, x, *args, **kwargs)
+        adapter_x, base_x = x.chunk(2)
+        adapter_out = type(layer).forward(layer, adapter_x, *args, **kwargs)
+        return torch.cat([adapter_out, layer.base_layer(base_x, *args, **kwargs)])
+
+    out = layer.base_layer(x, *args, **kwargs)
+    if rows is Rows.ADAPTER:
+        return _add_low_rank(layer, out, x)
+    half = x.shape[0] // 2
+    _add_low_rank(layer, out[:half], x[:half])
+    return out
+
+
+def _is_plain(layer: LoraLayer) -> bool:
+    return isinstance(layer, LoraLinear) and not (layer.lora_variant or layer.merged or layer.disable_adapters)
+
+
+def _add_low_rank(layer: LoraLinear, out: Tensor, x: Tensor) -> Tensor:
+    """out += scaling · B·A·dropout(x), in place, in the dtype of the activations.
+
+    Casting the small float32 factors down is what autocast would do; casting `x` up would keep a second copy of
+    every activation for the backward pass.
+    """
+    for name in layer.active_adapters:
+        if name not in layer.lora_A:
+            continue
+        a, b = layer.lora_A[name], layer.lora_B[name]
+        low_rank = F.linear(layer.lora_dropout[name](x), a.weight.to(x.dtype))
+        bias = None if b.bias is None else b.bias.to(x.dtype)
+        out += F.linear(low_rank, b.weight.to(x.dtype), bias) * layer.scaling[name]
+    return out

@@ -1,0 +1,410 @@
+"""`QAdapterForCausalLM`: a frozen base and its LoRA adapter as one causal LM of transformers.
+
+From outside it sees B rows. It knows nothing of data files or trainers: a preference batch is tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers.pipelines.base
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.utils import ModelOutput
+
+from ..core import LMHead, Mixture, preference_objective, token_values
+from ..core.mixture import Scalar
+from ..errors import ConfigError, DataError, UnsupportedModelError
+from .caches import PairedRows, pair_cache
+from .constants import QConstants
+from .frozen_base import check_lm_head, freeze_base, lm_head_of
+from .lora import RowRouter, Rows
+
+# The pipeline would log an error that the class is unknown to it, though it works: it goes by a list of names.
+transformers.pipelines.base.SUPPORTED_PEFT_TASKS["text-generation"].append("QAdapterForCausalLM")
+
+
+@dataclass
+class PreferenceOutput(ModelOutput):
+    """The loss of a batch of pairs and its terms. All but `loss` are [pairs] and detached but for `pair_loss`."""
+
+    loss: Tensor | None = None
+    """Mean of `pair_loss` over the pairs of this batch."""
+    pair_loss: Tensor | None = None
+    """preference_loss + chi2_coef · chi2, nats; carries gradients."""
+    preference_loss: Tensor | None = None
+    """−log σ(margin), nats."""
+    chi2: Tensor | None = None
+    """Mean squared reward over the pair's tokens."""
+    return_chosen: Tensor | None = None
+    """Discounted return of the chosen response, reward units."""
+    return_rejected: Tensor | None = None
+    """Discounted return of the rejected response, reward units."""
+    logp_chosen: Tensor | None = None
+    """log π̃(chosen response | prompt), nats."""
+    logp_rejected: Tensor | None = None
+    """log π̃(rejected response | prompt), nats."""
+    base_logp_chosen: Tensor | None = None
+    """log π₀(chosen response | prompt), nats."""
+    base_logp_rejected: Tensor | None = None
+    """log π₀(rejected response | prompt), nats."""
+    q_mean: Tensor | None = None
+    """Mean Q̂ of the pair's tokens, reward units."""
+    v_mean: Tensor | None = None
+    """Mean Ṽ of the states in which the pair's tokens were taken, reward units."""
+
+
+class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
+    """The customized policy π̃ ∝ exp[(η·Q̂ + α₀·log π₀)/α̃] over a frozen base model.
+
+    Args:
+        base: a decoder-only causal LM of transformers. It is mutated: frozen, its dropout set to zero, LoRA injected.
+        constants: the constants of the method.
+        peft_config: the LoRA; None gives r=8, alpha=16 on all linear layers but the LM head.
+        peft_model: `base` already wrapped by PEFT (used when loading), instead of `peft_config`.
+
+    Raises:
+        UnsupportedModelError: a base or a LoRA for which the policies cannot be mixed exactly.
+
+    Source: Q-Adapter (arXiv 2407.03856).
+    """
+
+    # What the base supports was checked when the base was built; its config is shared.
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
+    supports_gradient_checkpointing = True
+    base_model_prefix = ""
+    main_input_name = "input_ids"
+
+    def __init__(
+        self,
+        base: PreTrainedModel,
+        constants: QConstants | None = None,
+        peft_config: LoraConfig | None = None,
+        *,
+        peft_model: PeftModel | None = None,
+    ) -> None:
+        super().__init__(base.config)
+        if peft_model is None:
+            if isinstance(base, PeftModel):
+                raise UnsupportedModelError(
+                    "the base model already carries a PEFT adapter.", hint="merge_and_unload() it, or pass the plain model"
+                )
+            freeze_base(base)
+            check_lm_head(base)
+            peft_model = get_peft_model(base, peft_config or default_lora())
+        self.constants = constants or QConstants()
+        self.peft_model = peft_model
+        self.generation_config = base.generation_config
+        _check_lora(peft_model)
+        self.row_router = RowRouter(base)
+
+    # ------------------------------------------------------------------ parts
+
+    @property
+    def base(self) -> PreTrainedModel:
+        """The frozen base model with the LoRA layers inside."""
+        return self.peft_model.get_base_model()
+
+    @property
+    def head(self) -> LMHead:
+        """The frozen LM head that both policies share."""
+        return lm_head_of(self.base)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base.dtype
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.base.get_input_embeddings()
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.base.get_output_embeddings()
+
+    def get_decoder(self, *_args: object, **_kwargs: object) -> nn.Module:
+        return self.base.base_model
+
+    # ------------------------------------------------------------------ forward
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | dict[str, Tensor] | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        strength: Scalar | None = None,
+        alpha_0: Scalar | None = None,
+        alpha_tilde: Scalar | None = None,
+        completion_mask: Tensor | None = None,
+        terminated: Tensor | None = None,
+        **backbone_kwargs: Any,
+    ) -> CausalLMOutputWithPast | PreferenceOutput:
+        """Logits of the mixed policy; or, with `completion_mask`, the loss of a batch of preference pairs.
+
+        Args:
+            input_ids: [rows, tokens]. In a preference batch rows = 2·pairs: all chosen, then all rejected.
+            attention_mask: [rows, tokens], or the 4-d masks of static caches.
+            position_ids, past_key_values, inputs_embeds, use_cache: as in any causal LM of transformers.
+            logits_to_keep: number of last positions (0: all), or their indices.
+            strength: η ≥ 0, a number or [rows]; default 1.
+            alpha_0: α₀, a number or [rows]; default the trained one.
+            alpha_tilde: α̃, a number or [rows]; default the trained one.
+            completion_mask: [rows, tokens] bool, True at the tokens of the response (a contiguous run).
+            terminated: [rows] bool, False where the response was cut at the length limit.
+
+        Returns:
+            `CausalLMOutputWithPast` with logits [rows, positions, vocabulary], log π̃ up to a constant of the state;
+            or `PreferenceOutput`.
+
+        Raises:
+            DataError: a row of a preference batch without prompt or without response tokens.
+            ConfigError: constants that leave no policy.
+        """
+        if "labels" in backbone_kwargs:
+            raise ConfigError("labels have no meaning here; a preference batch has completion_mask and terminated.")
+        if completion_mask is not None:
+            return self._preference_loss(input_ids, attention_mask, completion_mask, terminated, **backbone_kwargs)
+
+        mixture = self.constants.mixture(1.0 if strength is None else strength, alpha_0, alpha_tilde)
+        rows = _rows_needed(mixture)
+        if isinstance(past_key_values, PairedRows):
+            rows = Rows.BOTH
+        elif rows is Rows.BOTH:
+            if past_key_values is not None:
+                past_key_values = pair_cache(past_key_values)
+            elif self.base.config.get_text_config().use_cache if use_cache is None else use_cache:
+                past_key_values = pair_cache(DynamicCache(config=self.base.config.get_text_config(decoder=True)))
+        if rows is Rows.BOTH:
+            batch = (inputs_embeds if input_ids is None else input_ids).shape[0]
+            input_ids, attention_mask, position_ids, inputs_embeds = (
+                _twice(value, batch) for value in (input_ids, attention_mask, position_ids, inputs_embeds)
+            )
+        with self.row_router.route(rows):
+            output = self.base.base_model(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                position_ids=position_ids,
+                inputs_embeds=inputs_embeds,
+                past_key_values=past_key_values,
+                use_cache=use_cache,
+                **backbone_kwargs,
+            )
+        positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        hidden = output.last_hidden_state[:, positions]
+        if rows is Rows.BOTH:
+            logits = self.head.mixed_logits(*hidden.chunk(2), mixture)
+        else:
+            logits = self.head.logits(hidden)
+            weight = mixture.adapter if rows is Rows.ADAPTER else mixture.base
+            logits = logits if weight == 1.0 else weight * logits
+        return CausalLMOutputWithPast(
+            logits=logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.get("hidden_states"),
+            attentions=output.get("attentions"),
+        )
+
+    def _preference_loss(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        completion_mask: Tensor,
+        terminated: Tensor | None,
+        **backbone_kwargs: Any,
+    ) -> PreferenceOutput:
+        if terminated is None:
+            raise ConfigError("a preference batch needs terminated ([rows] bool) beside completion_mask.")
+        completion_mask = completion_mask.bool()
+        lengths, first = completion_mask.sum(dim=1), completion_mask.int().argmax(dim=1)
+        if bool((lengths == 0).any()) or bool((first == 0).any()):
+            bad = torch.nonzero((lengths == 0) | (first == 0)).flatten().tolist()
+            raise DataError(
+                f"rows {bad} of the batch have no response token, or no prompt token before it.",
+                hint="raise max_length, or check the file with `qadapter data check`",
+            )
+
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False, **backbone_kwargs}
+        with torch.no_grad(), self.row_router.route(Rows.BASE):
+            base_hidden = self.base.base_model(**inputs).last_hidden_state
+        with self.row_router.route(Rows.ADAPTER):
+            adapter_hidden = self.base.base_model(**inputs).last_hidden_state
+
+        # State t of a response sits at the position before its token t. A response that was cut has one more state
+        # that counts, the one it was left in.
+        step = torch.arange(int(lengths.max()) + 1, device=input_ids.device)[None, :]
+        is_state = step < (lengths + (~terminated).long())[:, None]
+        is_action = step[:, :-1] < lengths[:, None]
+        row, t = is_state.nonzero(as_tuple=True)
+        position = first[row] - 1 + t
+        # The state after the last token has no action; its slot takes the last token, and only its value is used.
+        action = input_ids[row, torch.minimum(position + 1, (first + lengths - 1)[row])]
+        values = token_values(
+            adapter_hidden[row, position],
+            base_hidden[row, position],
+            self.head,
+            action,
+            residual_q=self.constants.residual_q,
+            alpha_0=self.constants.alpha_0,
+            alpha_tilde=self.constants.alpha_tilde,
+        )
+        grids = [torch.zeros(is_state.shape, dtype=v.dtype, device=v.device).index_put((row, t), v) for v in values]
+        v_t = grids[1]
+        q_t, policy_logp_t, base_logp_t = (grids[i][:, :-1] * is_action for i in (0, 2, 3))
+        terms = preference_objective(
+            q_t, v_t, lengths, terminated, gamma=self.constants.gamma, chi2_coef=self.constants.chi2_coef
+        )
+        logp_chosen, logp_rejected = policy_logp_t.detach().sum(dim=1).chunk(2)
+        base_logp_chosen, base_logp_rejected = base_logp_t.detach().sum(dim=1).chunk(2)
+        pair_tokens = sum(lengths.chunk(2))
+        q_sum, v_sum = q_t.detach().sum(dim=1), (v_t[:, :-1] * is_action).detach().sum(dim=1)
+        return PreferenceOutput(
+            loss=terms.loss.mean(),
+            pair_loss=terms.loss,
+            preference_loss=terms.preference_loss.detach(),
+            chi2=terms.chi2.detach(),
+            return_chosen=terms.return_chosen.detach(),
+            return_rejected=terms.return_rejected.detach(),
+            logp_chosen=logp_chosen,
+            logp_rejected=logp_rejected,
+            base_logp_chosen=base_logp_chosen,
+            base_logp_rejected=base_logp_rejected,
+            q_mean=sum(q_sum.chunk(2)) / pair_tokens,
+            v_mean=sum(v_sum.chunk(2)) / pair_tokens,
+        )
+
+    # ------------------------------------------------------------------ generate
+
+    def generate(
+        self,
+        *args: Any,
+        strength: Scalar | None = None,
+        alpha_0: Scalar | None = None,
+        alpha_tilde: Scalar | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """`GenerationMixin.generate` on the mixed policy.
+
+        Args:
+            strength: η ≥ 0, a number or one per prompt; 0 is the base policy (at temperature α̃/α₀), 1 what was
+                trained, above 1 extrapolates.
+            alpha_0: α₀ ≥ 0 at decode time, a number or one per prompt; default the trained one.
+            alpha_tilde: α̃ > 0 at decode time, a number or one per prompt; default the trained one.
+            *args, **kwargs: as in transformers.
+
+        Raises:
+            ConfigError: a negative or non-finite dial, or a mixture without any policy.
+        """
+        dial = {"strength": strength, "alpha_0": alpha_0, "alpha_tilde": alpha_tilde}
+        dial = {name: _checked(name, value) for name, value in dial.items() if value is not None}
+        return super().generate(*args, **dial, **kwargs)
+
+    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict, *args: Any, **kwargs: Any) -> Any:
+        result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
+        cache = model_kwargs.get("past_key_values")
+        strength = model_kwargs.get("strength")
+        mixture = self.constants.mixture(
+            1.0 if strength is None else strength, model_kwargs.get("alpha_0"), model_kwargs.get("alpha_tilde")
+        )
+        if cache is not None and _rows_needed(mixture) is Rows.BOTH:
+            model_kwargs["past_key_values"] = pair_cache(cache)
+        return result
+
+    def init_continuous_batching(self, *_args: Any, **_kwargs: Any) -> Any:
+        raise UnsupportedModelError(
+            "continuous batching of transformers keeps one policy's keys per request; the mixture needs two.",
+            hint="use generate() with a batch of prompts",
+        )
+
+    generate_batch = continuous_batching_context_manager = init_continuous_batching
+
+    # ------------------------------------------------------------------ save and load
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, tokenizer: PreTrainedTokenizerBase | None = None, **kwargs: Any
+    ) -> None:
+        """Write the artifact: `qadapter_config.json`, `adapter/` (PEFT's files), a model card, the tokenizer.
+
+        Args:
+            save_directory: the folder; made if missing.
+            tokenizer: saved beside the adapter, and its hash in the config.
+            is_main_process: only that process writes (default True).
+        """
+        from .artifact import save_artifact
+
+        if kwargs.get("is_main_process", True):
+            save_artifact(self, Path(save_directory), tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, directory: str | Path, base: Any = None, **kwargs: Any) -> QAdapterForCausalLM:  # type: ignore[override]
+        """Load an artifact. See `qadapter.model.artifact.load_artifact` for the arguments and the errors."""
+        from .artifact import load_artifact
+
+        return load_artifact(directory, base, **kwargs)
+
+
+def default_lora() -> LoraConfig:
+    """r=8, alpha=16, no dropout, on all linear layers but the LM head."""
+    return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def _check_lora(peft_model: PeftModel) -> None:
+    """Refuse what would change the base policy or make the LM heads of the two policies differ."""
+    config = peft_model.active_peft_config
+    if not isinstance(config, LoraConfig):
+        raise UnsupportedModelError(f"the adapter must be a LoRA, got {type(config).__name__}.")
+    for field, allowed in (("modules_to_save", None), ("trainable_token_indices", None), ("bias", "none")):
+        if value := getattr(config, field):
+            if value != allowed:
+                raise UnsupportedModelError(
+                    f"LoRA option {field}={value!r} changes weights of the frozen base, which is also π₀.",
+                    hint=f"leave {field} at {allowed!r}",
+                )
+    if isinstance(peft_model.get_base_model().get_output_embeddings(), LoraLayer):
+        raise UnsupportedModelError(
+            "LoRA on the LM head gives the two policies different heads.",
+            hint="leave the output embedding out of lora_target_modules",
+        )
+
+
+def _rows_needed(mixture: Mixture) -> Rows:
+    """Which policies the mixture needs. Tensors are taken to need both: looking would wait for the device."""
+    if isinstance(mixture.adapter, Tensor) or isinstance(mixture.base, Tensor):
+        return Rows.BOTH
+    if mixture.adapter == 0.0 and mixture.base == 0.0:
+        raise ConfigError("strength 0 with alpha_0 0 leaves no policy: every token would be equally likely.")
+    if mixture.base == 0.0:
+        return Rows.ADAPTER
+    return Rows.BASE if mixture.adapter == 0.0 else Rows.BOTH
+
+
+def _checked(name: str, value: Scalar) -> Scalar:
+    """A dial as a float or a float tensor [rows]; an error where it is not finite or out of range."""
+    lowest = "> 0" if name == "alpha_tilde" else "≥ 0"
+    if not isinstance(value, (int, float)):
+        value = torch.as_tensor(value, dtype=torch.float32)
+    entries = value.flatten().tolist() if isinstance(value, Tensor) else [value]
+    bad = [v for v in entries if not math.isfinite(v) or v < 0 or (name == "alpha_tilde" and v == 0)]
+    if bad:
+        raise ConfigError(f"{name} must be finite and {lowest}, got {bad[0]}")
+    if isinstance(value, Tensor) and value.ndim != 1:
+        raise ConfigError(f"{name} must be a number or one number per prompt, got a tensor of shape {tuple(value.shape)}")
+    return value
+
+
+def _twice(value: Any, rows: int) -> Any:
+    """B rows as 2B, [adapter; base]; also for the dict of masks of models with several kinds of attention.
+
+    A tensor with one row for the whole batch (shared position ids, a shared mask) broadcasts as it is.
+    """
+    if isinstance(value, dict):
+        return {key: _twice(entry, rows) for key, entry in value.items()}
+    return torch.cat([value, value]) if isinstance(value, Tensor) and value.shape[0] == rows else value

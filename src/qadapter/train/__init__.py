@@ -1,0 +1,17 @@
+"""Training: the Trainer of transformers with the objective of `core` as its loss.
+
+presets      the constants under a name: `default` and `paper`
+arguments    one dataclass: TrainingArguments plus the method's fields
+dataset      tokenized pairs, with the count of what was cut
+sampler      batches of like length in an order that a resumed run repeats
+metrics      the names under which a batch of pairs is logged
+callbacks    metrics.jsonl and progress
+trainer      QAdapterTrainer
+"""
+
+from .arguments import QAdapterTrainingArguments
+from .dataset import tokenize_dataset
+from .presets import PRESETS
+from .trainer import QAdapterTrainer
+
+__all__ = ["PRESETS", "QAdapterTrainer", "QAdapterTrainingArguments", "tokenize_dataset"]

@@ -1,0 +1,100 @@
+"""All arguments of training in one dataclass, for Python, YAML and the command line alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import LoraConfig
+from transformers import TrainingArguments
+
+from ..errors import ConfigError
+from ..model import QConstants
+from .presets import PRESETS
+
+
+def _preset_field(meaning: str) -> Any:
+    return field(default=None, metadata={"help": f"{meaning} (default: from the preset)"})
+
+
+@dataclass
+class QAdapterTrainingArguments(TrainingArguments):
+    """`transformers.TrainingArguments` with the method's fields, named as in TRL where the meaning is the same.
+
+    Fields left at None take their value from `preset`. The other defaults that differ from transformers: one epoch,
+    a cosine schedule after 10 % warm-up, no weight decay, batches of like length, a log line every 10 steps.
+
+    Raises:
+        ConfigError: an unknown preset, or a value out of range; it names the field.
+    """
+
+    preset: str = field(default="default", metadata={"help": f"named constants: {', '.join(PRESETS)}"})
+    parametrization: str | None = _preset_field("what the adapter's logits mean: residual or logits")
+    alpha_0: float | None = _preset_field("weight of the base policy, alpha_0 >= 0")
+    alpha_tilde: float | None = _preset_field("entropy temperature of the customized policy, alpha_tilde > 0")
+    gamma: float | None = _preset_field("discount per token, 0 to 1")
+    chi2_coef: float | None = _preset_field("weight of the squared-reward penalty, >= 0")
+    learning_rate: float | None = _preset_field("peak learning rate of AdamW")  # type: ignore[assignment]
+    lora_r: int | None = _preset_field("rank of the LoRA")
+    lora_alpha: int | None = _preset_field("LoRA scaling: alpha / r")
+    lora_dropout: float | None = _preset_field("dropout before the LoRA")
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "modules to adapt (default: all linear layers but the LM head)"}
+    )
+    max_length: int = field(
+        default=1024,
+        metadata={"help": "most tokens of prompt + response; longer responses are cut and bootstrapped, prompts never"},
+    )
+    on_bad_row: str = field(default="stop", metadata={"help": "what to do about bad rows of data: stop or skip"})
+
+    num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the training pairs"})
+    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "learning rate schedule"})
+    warmup_steps: float = field(default=0.1, metadata={"help": "warm-up steps; below 1 a share of all steps"})
+    logging_steps: float = field(default=10, metadata={"help": "steps between two log lines"})
+    eval_strategy: Any = field(default="no", metadata={"help": "when to evaluate: no, steps or epoch"})
+    report_to: Any = field(default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none"})
+    remove_unused_columns: bool = field(default=False, metadata={"help": "kept False: the collator needs all columns"})
+    train_sampling_strategy: str = field(
+        default="group_by_length", metadata={"help": "order of the pairs: group_by_length, random or sequential"}
+    )
+
+    def __post_init__(self) -> None:
+        if self.preset not in PRESETS:
+            raise ConfigError(f"preset must be one of {sorted(PRESETS)}, got {self.preset!r}")
+        for name, value in PRESETS[self.preset].items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+        if self.on_bad_row not in ("stop", "skip"):
+            raise ConfigError(f"on_bad_row must be stop or skip, got {self.on_bad_row!r}")
+        if self.max_length is not None and self.max_length < 2:
+            raise ConfigError(f"max_length must be at least 2 (a prompt and a response token), got {self.max_length}")
+        if self.lora_r < 1:
+            raise ConfigError(f"lora_r must be at least 1, got {self.lora_r}")
+        if self.remove_unused_columns:
+            raise ConfigError("remove_unused_columns must stay False: the collator needs the columns of token ids.")
+        if self.train_sampling_strategy not in ("group_by_length", "random", "sequential"):
+            raise ConfigError(
+                "train_sampling_strategy must be group_by_length, random or sequential, "
+                f"got {self.train_sampling_strategy!r}"
+            )
+        _ = self.constants  # checks the values now, not after the model is loaded
+        # The base pass carries no gradient; the reentrant variant would warn about it at every layer.
+        if self.activation_checkpointing_kwargs is None and self.gradient_checkpointing_kwargs is None:
+            self.activation_checkpointing_kwargs = {"use_reentrant": False}
+        super().__post_init__()
+
+    @property
+    def constants(self) -> QConstants:
+        """The constants of the method."""
+        return QConstants(self.parametrization, self.alpha_0, self.alpha_tilde, self.gamma, self.chi2_coef)
+
+    @property
+    def lora_config(self) -> LoraConfig:
+        """The LoRA described by the `lora_*` fields."""
+        return LoraConfig(
+            r=self.lora_r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            target_modules=self.lora_target_modules or "all-linear",
+            task_type="CAUSAL_LM",
+        )

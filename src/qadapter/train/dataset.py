@@ -1,0 +1,71 @@
+"""From pairs of text to pairs of tokens, for a whole data set."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+
+from ..data import NoRoomError, tokenize_pair
+from ..data.dataset import report_bad_rows
+from ..data.pairs import BadRow
+from ..errors import DataError
+
+logger = logging.getLogger(__name__)
+
+
+def tokenize_dataset(
+    dataset: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    max_length: int | None,
+    on_bad_row: str = "stop",
+) -> Dataset:
+    """Tokenize every pair.
+
+    Args:
+        dataset: columns prompt, chosen, rejected (messages or strings) and, if known, location.
+        tokenizer: the base model's.
+        max_length: most tokens of prompt + response.
+        on_bad_row: `stop` or `skip`, for prompts that leave no room for a response.
+
+    Returns:
+        The fields of `TokenizedPair` that the collator needs, and `length`, the longer sequence of the pair in
+        tokens. The number of responses that were cut is logged.
+
+    Raises:
+        DataError: bad rows, or no usable pair.
+    """
+    pairs: list[dict[str, Any]] = []
+    bad: list[BadRow] = []
+    cut = 0
+    for number, row in enumerate(dataset, start=1):
+        try:
+            pair = tokenize_pair(row, tokenizer, max_length)
+        except NoRoomError as error:
+            bad.append(BadRow(row.get("location") or f"row {number}", str(error)))
+            continue
+        cut += (not pair.chosen_terminated) + (not pair.rejected_terminated)
+        pairs.append(
+            {
+                "prompt_ids": pair.prompt_ids,
+                "chosen_ids": pair.chosen_ids,
+                "rejected_ids": pair.rejected_ids,
+                "chosen_terminated": pair.chosen_terminated,
+                "rejected_terminated": pair.rejected_terminated,
+                "length": len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)),
+            }
+        )
+    report_bad_rows(bad, on_bad_row, logger)
+    if not pairs:
+        raise DataError("no usable pair is left.", hint="raise max_length")
+    if cut:
+        logger.warning(
+            "%d of %d responses are longer than max_length=%s tokens allow: cut, and their last state bootstrapped.",
+            cut,
+            2 * len(pairs),
+            max_length,
+        )
+    return Dataset.from_list(pairs)

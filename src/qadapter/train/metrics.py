@@ -1,0 +1,34 @@
+"""The names under which a batch of pairs is logged: TRL's where TRL has one, and the method's own."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..model import PreferenceOutput
+
+
+def preference_metrics(output: PreferenceOutput) -> dict[str, Tensor]:
+    """One value per pair for each metric, so that means over batches of any size stay means over pairs.
+
+    Args:
+        output: what the model's forward returned for a preference batch.
+
+    Returns:
+        Name → [pairs] float tensor. Rewards are in reward units, log-probabilities in nats summed over a response.
+    """
+    margin = output.return_chosen - output.return_rejected
+    return {
+        "loss": output.pair_loss.detach(),
+        "rewards/chosen": output.return_chosen,
+        "rewards/rejected": output.return_rejected,
+        "rewards/accuracies": (margin > 0).float(),
+        "rewards/margins": margin,
+        "logps/chosen": output.logp_chosen,
+        "logps/rejected": output.logp_rejected,
+        "logps/base_chosen": output.base_logp_chosen,
+        "logps/base_rejected": output.base_logp_rejected,
+        "preference_loss": output.preference_loss,
+        "chi2": output.chi2,
+        "q/mean": output.q_mean,
+        "v/mean": output.v_mean,
+    }

@@ -1,0 +1,48 @@
+"""The order of the training pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch.utils.data import Sampler
+
+# Sorting within pools of this many batches keeps padding low and the composition of batches random.
+_POOL_BATCHES = 32
+
+
+class LengthGroupedSampler(Sampler[int]):
+    """Random batches of pairs of like length, in random order.
+
+    The order depends on the seed and the epoch alone, so a resumed run continues with the batches it would have seen.
+    (The sampler of transformers draws from the global generator, whose state differs after a restart.)
+
+    Args:
+        lengths: tokens of each pair's longer sequence.
+        batch_size: pairs per batch, over all processes.
+        seed: of the order.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths, self.batch_size, self.seed, self.epoch = lengths, batch_size, seed, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the data loader at the start of each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        order = torch.randperm(len(self.lengths), generator=generator).tolist()
+        pool = self.batch_size * _POOL_BATCHES
+        batches = []
+        for start in range(0, len(order), pool):
+            by_length = sorted(order[start : start + pool], key=lambda index: self.lengths[index])
+            batches += [by_length[i : i + self.batch_size] for i in range(0, len(by_length), self.batch_size)]
+        # A batch that is not full must stay the last, or the batches after it would be cut at other places.
+        partial = [batches.pop()] if len(batches[-1]) < self.batch_size else []
+        shuffled = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+        for batch in shuffled + partial:
+            yield from batch

@@ -1,0 +1,220 @@
+"""`QAdapterTrainer`: the Trainer of transformers with the constructor keywords of `trl.DPOTrainer`."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftConfig, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    set_seed,
+)
+from transformers.trainer_utils import EvalLoopOutput
+
+from ..data import PreferenceCollator
+from ..errors import ArtifactError, ConfigError, DataError
+from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer
+from ..model.artifact import ADAPTER_FOLDER, read_config
+from .arguments import QAdapterTrainingArguments
+from .callbacks import MetricsFile, Progress
+from .dataset import tokenize_dataset
+from .metrics import preference_metrics
+from .sampler import LengthGroupedSampler
+
+
+class QAdapterTrainer(Trainer):
+    """Train a residual Q-function on preference pairs.
+
+    Args:
+        model: the base model, its name, or a `QAdapterForCausalLM` (whose constants and LoRA are then used).
+        args: the arguments; the constants and the LoRA come from them where `model` is a base.
+        data_collator: makes batches of tokenized pairs; default `PreferenceCollator`.
+        train_dataset: columns prompt, chosen, rejected: messages or strings, as TRL has them.
+        eval_dataset: the same, or a dict of several.
+        processing_class: the tokenizer; default the base model's.
+        callbacks: more callbacks.
+        optimizers: optimizer and scheduler, instead of those that `args` describes.
+        peft_config: the LoRA, instead of the `lora_*` fields of `args`.
+
+    Raises:
+        ConfigError, DataError, UnsupportedModelError: see their texts.
+    """
+
+    # `compute_loss` divides by the number of pairs of the whole accumulated batch, so that unequal micro-batches
+    # (the last of an epoch) weigh by their pairs.
+    loss_is_scaled_for_ga = True
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel | QAdapterForCausalLM,
+        args: QAdapterTrainingArguments | None = None,
+        data_collator: Callable[..., dict[str, Tensor]] | None = None,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
+        peft_config: LoraConfig | None = None,
+    ) -> None:
+        args = args or QAdapterTrainingArguments(output_dir="q-adapter")
+        if args.world_size == 1 and args.n_gpu > 1:
+            # transformers would wrap the model in DataParallel, which splits a batch between chosen and rejected.
+            args._n_gpu = 1
+        name = model if isinstance(model, str) else model.config.name_or_path
+        if isinstance(model, str):
+            model = load_base(model)
+        tokenizer = processing_class or load_base_tokenizer(name)
+        if not isinstance(model, QAdapterForCausalLM):
+            set_seed(args.seed)  # the LoRA's first weights
+            model = QAdapterForCausalLM(model, args.constants, peft_config or args.lora_config)
+        elif peft_config is not None:
+            raise ConfigError("peft_config was given, but the model already holds its LoRA.")
+        elif model.constants != args.constants:
+            raise ConfigError(f"the model's constants {model.constants} are not those of args, {args.constants}.")
+
+        def tokenized(dataset: Any) -> Any:
+            if isinstance(dataset, dict):
+                return {key: tokenized(part) for key, part in dataset.items()}
+            if dataset is None:
+                return None
+            return tokenize_dataset(dataset, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
+
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator or PreferenceCollator(_pad_id(tokenizer)),
+            train_dataset=tokenized(train_dataset),
+            eval_dataset=tokenized(eval_dataset),
+            processing_class=tokenizer,
+            callbacks=[MetricsFile(), Progress(), *(callbacks or [])],
+            optimizers=optimizers,
+        )
+        for replaced in (PrinterCallback, ProgressCallback):
+            self.remove_callback(replaced)
+        self._metric_sums: dict[str, Tensor] = {}
+        self._metric_pairs = 0
+
+    # ------------------------------------------------------------------ loss
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator, num_batches: int, device: torch.device
+    ) -> tuple[list, Tensor]:
+        """The micro-batches of one step and the number of pairs in them, over all processes."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        pairs = torch.tensor(sum(len(batch["terminated"]) // 2 for batch in batches), device=device)
+        return batches, self.accelerator.reduce(pairs, reduction="sum")
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        """The sum of the pairs' losses over the number of pairs of the step (or of this batch, outside training)."""
+        output = model(**inputs)
+        if num_items_in_batch is None:
+            loss = output.loss
+        else:
+            # Gradients are averaged over processes: undo the division by their number.
+            loss = output.pair_loss.sum() * self.accelerator.num_processes / num_items_in_batch
+        if model.training:
+            for name, values in preference_metrics(output).items():
+                self._metric_sums[name] = self._metric_sums.get(name, 0.0) + values.double().sum()
+            self._metric_pairs += len(output.pair_loss)
+        return (loss, output) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the means of the training pairs since the last log line."""
+        if self._metric_pairs and "loss" in logs:
+            names = sorted(self._metric_sums)
+            sums = [float(self._metric_sums[name]) for name in names] + [self._metric_pairs]
+            total = self.accelerator.reduce(
+                torch.tensor(sums, dtype=torch.float64, device=self.args.device), reduction="sum"
+            ).tolist()
+            logs = {**logs, **{name: value / total[-1] for name, value in zip(names, total[:-1], strict=True)}}
+            self._metric_sums.clear()
+            self._metric_pairs = 0
+        super().log(logs, start_time)
+
+    # ------------------------------------------------------------------ evaluation
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Means over the held-out pairs; the batch size does not enter (the Trainer's own loop counts rows)."""
+        model = self._wrap_model(self.model, training=False)
+        model.eval()
+        parts: dict[str, list[Tensor]] = defaultdict(list)
+        for inputs in dataloader:
+            with torch.no_grad(), self.compute_loss_context_manager():
+                output = model(**self._prepare_inputs(inputs))
+            for name, values in preference_metrics(output).items():
+                parts[name].append(self.accelerator.gather_for_metrics(values.float()))
+        per_pair = {name: torch.cat(values) for name, values in parts.items()}
+        return EvalLoopOutput(
+            predictions=None,
+            label_ids=None,
+            metrics={f"{metric_key_prefix}_{name}": values.mean().item() for name, values in per_pair.items()},
+            num_samples=len(next(iter(per_pair.values()))),
+        )
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        if self.args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthGroupedSampler(
+            self.train_dataset["length"], self.args.train_batch_size * self.args.world_size, seed
+        )
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        return torch.utils.data.SequentialSampler(eval_dataset) if self.args.world_size == 1 else None
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        model: QAdapterForCausalLM = self.accelerator.unwrap_model(self.model)
+        model.save_pretrained(output_dir or self.args.output_dir, tokenizer=self.processing_class)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target: QAdapterForCausalLM = self.accelerator.unwrap_model(model or self.model)
+        saved = read_config(resume_from_checkpoint)["constants"]
+        if saved != vars(target.constants):
+            raise ConfigError(
+                f"{resume_from_checkpoint} was trained with other constants: {saved}, now {vars(target.constants)}.",
+                hint="resume with the saved constants, or start a new output_dir",
+            )
+        folder = Path(resume_from_checkpoint) / ADAPTER_FOLDER
+        config = PeftConfig.from_pretrained(str(folder))
+        mine = target.peft_model.active_peft_config
+        if (config.r, set(config.target_modules)) != (mine.r, set(mine.target_modules)):
+            raise ArtifactError(f"{folder} holds another LoRA: r={config.r}, modules {sorted(config.target_modules)}.")
+        set_peft_model_state_dict(target.peft_model, load_file(folder / "adapter_model.safetensors"))
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
+    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
+        if token_id is not None:
+            return token_id
+    raise DataError("the tokenizer has neither a pad nor an EOS token.", hint="set tokenizer.pad_token")

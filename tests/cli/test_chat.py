@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+from qadapter.cli.main import main
+
+
+def talk(lines: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *flags: str) -> str:
+    """What a conversation prints, after its first line."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(line + "\n" for line in lines)))
+    assert main(["chat", str(folder), "--max-new-tokens", "6", *flags]) == 0
+    return capsys.readouterr().out.partition("\n")[2]
+
+
+@pytest.fixture
+def chat(trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    return lambda *lines, flags=(): talk(list(lines), trained, monkeypatch, capsys, *flags)
+
+
+def test_the_end_of_the_input_and_quit_leave(chat) -> None:  # type: ignore[no-untyped-def]
+    assert chat() == ""
+    assert chat("/quit", "/help") == ""
+
+
+def test_the_answer_is_that_of_generate(chat, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:  # type: ignore[no-untyped-def]
+    streamed = chat("Is the cat?").replace("(stopped after 6 tokens; --max-new-tokens allows more)\n", "")
+    assert main(["generate", str(trained), "Is the cat?", "--max-new-tokens", "6"]) == 0
+    assert streamed.strip() == capsys.readouterr().out.strip()
+
+
+def test_the_history_reaches_the_model_until_reset(chat) -> None:  # type: ignore[no-untyped-def]
+    first, both = chat("Is the cat?"), chat("Is the dog?", "Is the cat?")
+    assert not both.endswith(first)
+    after_reset = chat("Is the dog?", "/reset", "Is the cat?")
+    assert after_reset.endswith("the conversation is forgotten\n" + first)
+
+
+def test_strength_and_base(chat) -> None:  # type: ignore[no-untyped-def]
+    out = chat("/strength", "/strength 0.5", "/base", "/strength", "/base", "/strength -1", "/strength much")
+    assert out.splitlines() == [
+        "strength 1",
+        "strength 0.5",
+        "base model (strength 0); /base goes back",
+        "strength 0",
+        "strength 0.5",
+        "/strength must not be negative, got -1",
+        "/strength must be a number, got 'much'",
+    ]
+    assert chat("/base", "Is the cat?").partition("goes back\n")[2] == chat("Is the cat?", flags=("--strength", "0"))
+
+
+def test_compare_answers_the_last_message_at_three_strengths(chat) -> None:  # type: ignore[no-untyped-def]
+    out = chat("/compare", "Is the cat?", "/compare")
+    assert out.startswith("/compare answers the last message again, and there is none yet\n")
+    parts = out.partition("== base ==\n")[2].partition("== strength 0.5 ==\n")
+    assert parts[0] == chat("Is the cat?", flags=("--strength", "0"))
+    assert parts[2].partition("== strength 1 ==\n")[2] == chat("Is the cat?")
+    # Comparing leaves the conversation as it was.
+    assert chat("Is the cat?", "/compare", "Is the dog?").endswith(chat("Is the cat?", "Is the dog?").partition("\n")[2][-20:])
+
+
+def test_wrong_input_explains_itself(chat) -> None:  # type: ignore[no-untyped-def]
+    assert chat("/strenght 1") == "unknown command /strenght (did you mean '/strength'?); /help lists them\n"
+    assert "/compare" in chat("/help")
+    out = chat("Hi", "/strength 1", flags=("--strength", "0", "--alpha-0", "0"))
+    assert "error: strength 0 with alpha_0 0 leaves no policy" in out
+    assert out.endswith("strength 1\n")
+
+
+def test_a_long_history_is_shortened_with_a_message(chat) -> None:  # type: ignore[no-untyped-def]
+    out = chat(*["Is the cat like the owl?"] * 6)
+    assert "(the model has 96 positions: it no longer sees the oldest 2 messages)" in out
+    too_long = chat("cat " * 100)
+    assert "not sent" in too_long
+    assert "96 positions" in too_long

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from qadapter import QAdapterForCausalLM, load_tokenizer
+from qadapter.cli.generate import _strengths_last
+from qadapter.cli.main import main
+from qadapter.generate import answer_prompts
+
+SHORT = ["--max-new-tokens", "8"]
+
+
+def out_of(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert main(argv) == 0
+    return capsys.readouterr().out
+
+
+def test_prints_the_answer_of_the_library_and_nothing_else(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, tokenizer = QAdapterForCausalLM.from_pretrained(trained), load_tokenizer(trained)
+    prompt = [[{"role": "user", "content": "Is the cat like the owl?"}]]
+    (expected,) = answer_prompts(model, tokenizer, prompt, max_new_tokens=8, strength=0.5)
+    argv = ["generate", str(trained), "Is the cat like the owl?", "--strength", "0.5", *SHORT]
+    assert out_of(argv, capsys) == expected.text + "\n"
+
+
+def test_strength_0_is_the_base_model(trained: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = load_tokenizer(trained)
+    chat = [{"role": "user", "content": "Hi"}]
+    ids = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    base = AutoModelForCausalLM.from_pretrained(tiny_base)
+    tokens = base.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    expected = tokenizer.decode(tokens, skip_special_tokens=True).strip()
+    assert out_of(["generate", str(trained), "Hi", "--strength", "0", *SHORT], capsys) == expected + "\n"
+
+
+def test_several_prompts_and_strengths(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = out_of(["generate", str(trained), "--strength", "0", "1", "Hi", "Ho\nho", *SHORT], capsys)
+    lines = out.split("\n")
+    assert [line for line in lines if line.startswith("== ")] == ["== strength 0 ==", "== strength 1 =="]
+    assert [line for line in lines if line.startswith("> ")] == ["> Hi", "> Ho", "> ho"] * 2
+    single = out_of(["generate", str(trained), "Hi", *SHORT], capsys)
+    assert single in out.partition("== strength 1 ==")[2] + "\n"
+
+
+def test_standard_input_and_sampling_with_a_seed(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sampling = ["--temperature", "1", "--top-p", "0.9", *SHORT]
+    from_argument = out_of(["generate", str(trained), "Is the cat?", *sampling, "--seed", "1"], capsys)
+    monkeypatch.setattr("sys.stdin", io.StringIO("Is the cat?\n"))
+    from_input = out_of(["generate", str(trained), "-", *sampling, "--seed", "1"], capsys)
+    assert from_input == from_argument
+    assert out_of(["generate", str(trained), "Is the cat?", *sampling, "--seed", "2"], capsys) != from_argument
+
+
+def test_a_system_message_reaches_the_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = out_of(["generate", str(trained), "Hi", *SHORT], capsys)
+    assert out_of(["generate", str(trained), "Hi", "--system", "the fox and the hen", *SHORT], capsys) != plain
+
+
+def test_a_cut_answer_is_said_on_standard_error(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", str(trained), "Hi", "--max-new-tokens", "1"]) == 0
+    assert "warning: 1 of the answers end at --max-new-tokens 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["no-such-folder", "Hi"], "is not a Q-Adapter artifact"),
+        (["DIR", " "], "a prompt is empty"),
+        (["DIR", "-", "-"], "standard input can be read once"),
+        (["DIR"], "required: PROMPT"),
+        (["DIR", "Hi", "--strength", "0", "--alpha-0", "0"], "leaves no policy"),
+        (["DIR", "Hi", "--max-new-tokens", "0"], "at least 1"),
+    ],
+)
+def test_errors(argv: list[str], said: str, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", *[str(trained) if word == "DIR" else word for word in argv]]) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("D --strength 0 1 P", "D P --strength 0 1"),
+        ("--strength 1 D P --seed 2", "D P --seed 2 --strength 1"),
+        ("D P --strength", "D P --strength"),
+        ("D P --strength=1", "D P --strength=1"),
+        ("D --strength 1 -- P", "D --strength 1 -- P"),
+    ],
+)
+def test_strengths_may_stand_before_the_prompts(words: str, expected: str) -> None:
+    assert _strengths_last(words.split()) == expected.split()

@@ -1,0 +1,244 @@
+"""The command end to end, on a tiny random Llama."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from qadapter import QAdapterForCausalLM, load_tokenizer
+from qadapter.cli import train_run
+from qadapter.cli.holdout import split_by_prompt
+from qadapter.cli.main import main
+from qadapter.cli.train_run import plan_run
+from qadapter.errors import ConfigError, DataError
+
+WEIGHTS = Path("adapter") / "adapter_model.safetensors"
+
+
+@pytest.fixture
+def run_copy(trained: Path, tmp_path: Path) -> Path:
+    """A finished run that a test may change."""
+    return Path(shutil.copytree(trained, tmp_path / "out"))
+
+
+def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The text of the error that a command ends with."""
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return error
+
+
+def test_a_run_leaves_the_artifact_its_config_and_its_metrics(trained: Path) -> None:
+    for name in ("qadapter_config.json", "README.md", "tokenizer.json", "metrics.jsonl", str(WEIGHTS)):
+        assert (trained / name).is_file(), name
+    assert (trained / "checkpoint-2").is_dir()
+    metrics = json.loads((trained / "eval_metrics.json").read_text())
+    assert 0 <= metrics["eval_rewards/accuracies"] <= 1
+    model = QAdapterForCausalLM.from_pretrained(trained)
+    load_tokenizer(trained)
+    assert model.constants.alpha_0 == 0.1
+    assert any(w.abs().max() > 0 for name, w in load_file(trained / WEIGHTS).items() if "lora_B" in name)
+
+
+def test_the_run_says_where_it_is_saved_and_what_comes_next(
+    tiny_base: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    flags = ["--model", str(tiny_base), "--train-file", str(pairs_file), "--eval-file", str(pairs_file)]
+    assert main(["train", *flags, "--output-dir", str(out), "--max-steps", "1", "--use-cpu", "--preset", "paper"]) == 0
+    captured = capsys.readouterr()
+    assert f"the adapter is saved in {out}" in captured.out
+    assert "held-out accuracy" in captured.out
+    assert "on 24 pairs" in captured.out
+    assert f"qadapter chat {out}" in captured.out
+    assert json.loads((out / "qadapter_config.json").read_text())["constants"]["alpha_0"] == 0.01
+    assert all(weight.dtype == torch.float32 for weight in load_file(out / WEIGHTS).values())
+
+
+def test_the_saved_config_gives_the_same_run_again(trained: Path, tmp_path: Path) -> None:
+    saved = yaml.safe_load((trained / "config.yaml").read_text())
+    assert saved["max_steps"] == 6
+    assert saved["preset"] == "default"
+    assert saved["learning_rate"] == 1e-3
+    assert not {"config", "resume", "overwrite", "hub_token"} & saved.keys()
+    again = plan_run(["--config", str(trained / "config.yaml"), "--output-dir", str(tmp_path / "new")])
+    assert again.config | {"output_dir": ""} == saved | {"output_dir": ""}
+
+
+def test_a_preset_given_as_a_flag_wins_over_the_spelled_out_constants_of_a_saved_config(
+    trained: Path, tmp_path: Path
+) -> None:
+    new = ["--config", str(trained / "config.yaml"), "--output-dir", str(tmp_path / "new"), "--preset", "paper"]
+    plan = plan_run(new)
+    assert plan.training.constants.alpha_0 == 0.01
+    assert plan.training.lora_dropout == 0.1  # set by hand in that run
+
+
+def test_an_existing_run_is_refused(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = ["train", "--config", str(run_copy / "config.yaml"), "--output-dir", str(run_copy)]
+    assert "already holds a run" in refused(new, capsys)
+    for checkpoint in run_copy.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    assert "qadapter_config.json" in refused(new, capsys)
+
+
+def test_overwrite_replaces_the_run_and_nothing_else(run_copy: Path) -> None:
+    (run_copy / "notes.txt").write_text("mine")
+    (run_copy / "checkpoint-mine").mkdir()
+    again = ["--config", str(run_copy / "config.yaml"), "--output-dir", str(run_copy), "--max-steps", "1"]
+    assert main(["train", *again, "--overwrite"]) == 0
+    assert (run_copy / "notes.txt").read_text() == "mine"
+    assert (run_copy / "checkpoint-mine").is_dir()
+    assert {path.name for path in run_copy.glob("checkpoint-[0-9]*")} == {"checkpoint-1"}
+
+
+def test_a_run_that_cannot_start_does_not_cost_the_earlier_one(
+    run_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = ["train", "--config", str(run_copy / "config.yaml"), "--output-dir", str(run_copy), "--overwrite"]
+    assert "no such file" in refused([*again, "--train-file", "none.jsonl"], capsys)
+    assert "no room" in refused([*again, "--max-length", "5"], capsys)
+    assert (run_copy / WEIGHTS).is_file()
+    assert (run_copy / "checkpoint-6").is_dir()
+
+
+def test_resume_gives_the_weights_of_the_uninterrupted_run_bit_for_bit(
+    run_copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    uninterrupted = load_file(run_copy / WEIGHTS)
+    (run_copy / "qadapter_config.json").unlink()
+    shutil.rmtree(run_copy / "adapter")
+    shutil.rmtree(run_copy / "checkpoint-6")
+    # The kill came while the next checkpoint was being written.
+    (run_copy / "checkpoint-4" / "trainer_state.json").unlink()
+
+    assert main(["train", "--output-dir", str(run_copy), "--resume"]) == 0
+    error = capsys.readouterr().err
+    assert "checkpoint-4 is incomplete (no trainer_state.json)" in error
+    assert "resuming from" in error
+    assert "checkpoint-2" in error
+    resumed = load_file(run_copy / WEIGHTS)
+    assert resumed.keys() == uninterrupted.keys()
+    assert all(torch.equal(resumed[name], weight) for name, weight in uninterrupted.items())
+    steps = [json.loads(line)["step"] for line in (run_copy / "metrics.jsonl").read_text().splitlines()]
+    assert steps[:3] == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--learning-rate", "1e-5"], "learning_rate (saved: 0.001, now: 1e-05)"),
+        (["--seed", "4"], "seed (saved: 3, now: 4)"),
+        (["--per-device-train-batch-size", "2"], "per_device_train_batch_size"),
+        (["--train-file", "other.jsonl"], "train_file"),
+        (["--alpha-0", "1"], "alpha_0"),
+        (["--weight-decay", "0.1"], "weight_decay"),
+    ],
+)
+def test_resume_refuses_what_would_change_the_result(trained: Path, flags: list[str], named: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_run(["--output-dir", str(trained), "--resume", *flags])
+    assert named in str(caught.value)
+
+
+def test_resume_takes_what_changes_nothing(trained: Path) -> None:
+    plan = plan_run(["--output-dir", str(trained), "--resume", "--logging-steps", "1", "--save-steps", "1", "--seed", "3"])
+    assert plan.checkpoint == trained / "checkpoint-6"
+
+
+def test_resume_without_a_complete_checkpoint_is_an_error(run_copy: Path, tmp_path: Path) -> None:
+    for checkpoint in run_copy.glob("checkpoint-*"):
+        (checkpoint / "trainer_state.json").write_text("{")
+    with pytest.raises(ConfigError, match="no complete checkpoint"):
+        plan_run(["--output-dir", str(run_copy), "--resume"])
+    with pytest.raises(ConfigError, match="does not exist"):
+        plan_run(["--output-dir", str(tmp_path / "nowhere"), "--resume"])
+
+
+def test_ctrl_c_says_how_to_go_on(
+    run_copy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_run.QAdapterTrainer, "train", interrupt)
+    assert main(["train", "--output-dir", str(run_copy), "--resume"]) == 130
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        f"interrupted; continue from checkpoint-6 with: qadapter train --output-dir {run_copy} --resume"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--max-lenght", "8"], "unknown flag --max-lenght (did you mean '--max-length'?)"),
+        (["--train-file", "none.jsonl"], "no such file: none.jsonl"),
+        (["--train-file", ""], "--train-file is required"),
+        (["--config", "none.yaml"], "none.yaml cannot be read"),
+        (["--model", "./no-such-folder"], "no such folder: ./no-such-folder"),
+        (["--eval-split", "1.5"], "--eval-split must be a share"),
+        (["--eval-split", "0"], "--eval-split must be a share"),
+        (["--eval-split", "24"], "leaves no pair to train on"),
+        (["--eval-split", "2", "--eval-file", "x.jsonl"], "choose one"),
+        (["--resume", "--overwrite"], "choose one"),
+        (["--eval-strategy", "epoch"], "needs --eval-file or --eval-split"),
+        (["--dtype", "int8"], "--dtype must be one of"),
+        (["--learning-rate", "fast"], "invalid float value: 'fast'"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_a_model_is_loaded(
+    flags: list[str],
+    said: str,
+    pairs_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(train_run, "load_base", lambda *a, **k: pytest.fail("the model was loaded"))
+    out = tmp_path / "out"
+    (tmp_path / "saved").mkdir()
+    (tmp_path / "saved" / "config.yaml").write_text("")
+    if "--resume" in flags:
+        out = tmp_path / "saved"
+    assert said in refused(
+        ["train", "--train-file", str(pairs_file), "--output-dir", str(out), "--use-cpu", *flags], capsys
+    )
+
+
+def test_output_dir_is_required(pairs_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--output-dir is required" in refused(["train", "--train-file", str(pairs_file)], capsys)
+
+
+def test_help_shows_our_fields_with_their_defaults_and_help_all_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    short = capsys.readouterr().out
+    assert main(["train", "--help-all"]) == 0
+    everything = capsys.readouterr().out
+    for words in ("--max-length", "(default: 1024)", "--alpha-0", "paper: 0.01", "--help-all", "--save-steps"):
+        assert words in short
+    assert "--dataloader-num-workers" not in short
+    assert "--dataloader-num-workers" in everything
+
+
+def test_no_prompt_is_in_both_parts() -> None:
+    from datasets import Dataset
+
+    prompts = [[{"role": "user", "content": f"q{number // 3}"}] for number in range(30)]
+    dataset = Dataset.from_dict({"prompt": prompts, "number": list(range(30))})
+    train, held_out = split_by_prompt(dataset, 0.25, seed=1)
+    assert len(held_out) == 6  # 7 or 8 were asked for; prompts come in threes
+    assert not {p[0]["content"] for p in train["prompt"]} & {p[0]["content"] for p in held_out["prompt"]}
+    assert sorted([*train["number"], *held_out["number"]]) == list(range(30))
+    assert train["number"] == sorted(train["number"])
+    assert split_by_prompt(dataset, 0.25, seed=1)[1]["number"] == held_out["number"]
+    assert split_by_prompt(dataset, 9, seed=2)[1]["number"] != split_by_prompt(dataset, 9, seed=3)[1]["number"]
+    with pytest.raises(DataError, match="no pair to evaluate on"):
+        split_by_prompt(dataset, 2, seed=1)

@@ -1,0 +1,97 @@
+"""The prompt/response boundary, the end of a turn, truncation, and the padded batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from qadapter.data import NoRoomError, PreferenceCollator, encode_prompt, end_of_turn_id, tokenize_pair
+from qadapter.errors import DataError
+
+
+def chat(prompt: str = "wa wb", chosen: str = "wc wd we", rejected: str = "wf") -> dict:
+    return {
+        "prompt": [{"role": "user", "content": prompt}],
+        "chosen": [{"role": "assistant", "content": chosen}],
+        "rejected": [{"role": "assistant", "content": rejected}],
+    }
+
+
+def test_the_boundary_is_that_of_the_template(tokenizer) -> None:
+    pair = tokenize_pair(chat(), tokenizer, max_length=None)
+    generation_starts_from = tokenizer.apply_chat_template(chat()["prompt"], add_generation_prompt=True)["input_ids"]
+    assert pair.prompt_ids == generation_starts_from == encode_prompt(chat()["prompt"], tokenizer)
+    assert tokenizer.convert_ids_to_tokens(pair.chosen_ids) == ["wc", "wd", "we", "<|im_end|>"]
+    assert tokenizer.convert_ids_to_tokens(pair.rejected_ids) == ["wf", "<|im_end|>"]
+    assert pair.chosen_terminated
+    assert pair.rejected_terminated
+
+
+def test_no_second_bos(tokenizer) -> None:
+    """The template writes a BOS and the tokenizer would add another."""
+    assert tokenizer("wa")["input_ids"][0] == tokenizer.bos_token_id
+    assert tokenize_pair(chat(), tokenizer, None).prompt_ids.count(tokenizer.bos_token_id) == 1
+    standard = {"prompt": "wa wb", "chosen": " wc", "rejected": " wd"}
+    assert tokenize_pair(standard, tokenizer, None).prompt_ids.count(tokenizer.bos_token_id) == 1
+
+
+def test_the_end_of_turn_comes_from_the_template(tokenizer) -> None:
+    assert tokenizer.convert_ids_to_tokens(end_of_turn_id(tokenizer)) == "<|im_end|>" != tokenizer.eos_token
+
+
+def test_standard_pairs_end_with_eos(tokenizer) -> None:
+    pair = tokenize_pair({"prompt": "wa wb", "chosen": " wc", "rejected": " wd we"}, tokenizer, None)
+    assert tokenizer.convert_ids_to_tokens(pair.chosen_ids) == ["wc", "</s>"]
+    assert tokenizer.convert_ids_to_tokens(pair.rejected_ids) == ["wd", "we", "</s>"]
+
+
+def test_a_template_that_writes_no_end_of_turn_gets_eos(tokenizer) -> None:
+    import copy
+
+    plain = copy.deepcopy(tokenizer)
+    plain.chat_template = "{% for m in messages %} {{ m['role'] }} {{ m['content'] }}{% endfor %}{% if add_generation_prompt %} assistant {% endif %}"
+    assert tokenizer.convert_ids_to_tokens(tokenize_pair(chat(), plain, None).rejected_ids) == ["wf", "</s>"]
+
+
+def test_truncation_cuts_responses_and_says_so(tokenizer) -> None:
+    whole = tokenize_pair(chat(), tokenizer, None)
+    pair = tokenize_pair(chat(), tokenizer, max_length=len(whole.prompt_ids) + 2)
+    assert pair.chosen_ids + pair.chosen_cut_ids == whole.chosen_ids
+    assert len(pair.chosen_ids) == 2
+    assert (pair.chosen_terminated, pair.rejected_terminated) == (False, True)
+    with pytest.raises(NoRoomError, match="no room to answer"):
+        tokenize_pair(chat(), tokenizer, max_length=len(whole.prompt_ids))
+
+
+def test_conversations_need_a_template(tokenizer) -> None:
+    import copy
+
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = None
+    with pytest.raises(DataError, match="has no chat template"):
+        tokenize_pair(chat(), bare, None)
+
+
+def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer) -> None:
+    import copy
+
+    rewriting = copy.deepcopy(tokenizer)
+    rewriting.chat_template = "{{ messages | length }} {% for m in messages %}{{ m['content'] }}{% endfor %}"
+    with pytest.raises(DataError, match="does not begin with its text for the prompt"):
+        tokenize_pair(chat(), rewriting, None)
+
+
+def test_the_batch_of_the_docstring() -> None:
+    pair = {
+        "prompt_ids": [5, 6],
+        "chosen_ids": [7, 2],
+        "rejected_ids": [8, 9, 2],
+        "chosen_terminated": True,
+        "rejected_terminated": False,
+    }
+    batch = PreferenceCollator(pad_token_id=0)([pair])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 2, 0], [5, 6, 8, 9, 2]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
+    assert batch["completion_mask"].tolist() == [[False, False, True, True, False], [False, False, True, True, True]]
+    assert batch["terminated"].tolist() == [True, False]
+    assert batch["completion_mask"].dtype == torch.bool

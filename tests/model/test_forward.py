@@ -1,0 +1,167 @@
+"""The model's logits are the mixed policy, for every family; nothing leaks; the base stays as it is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import FAMILIES, PAPER, RESIDUAL, VOCABULARY, make_base, make_model, two_logits
+from peft import LoraConfig
+
+import oracles
+from qadapter.errors import ConfigError, UnsupportedModelError
+from qadapter.model import QAdapterForCausalLM, QConstants, Rows
+
+
+def prompt(rows: int = 3, tokens: int = 9) -> dict[str, torch.Tensor]:
+    ids = torch.randint(3, VOCABULARY, (rows, tokens), generator=torch.Generator().manual_seed(3))
+    mask = torch.ones_like(ids)
+    mask[1, :4] = 0
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
+
+
+def oracle_logp(model: QAdapterForCausalLM, inputs: dict, strength: float = 1.0) -> torch.Tensor:
+    z1, z0 = two_logits(model, **inputs)
+    c = model.constants
+    q = strength * oracles.q_function(c.parametrization, z1.double(), z0.double(), c.alpha_tilde)
+    return oracles.policy_logp(q, z0.double(), c.alpha_0, c.alpha_tilde).float()
+
+
+def visible(logp: torch.Tensor, inputs: dict) -> torch.Tensor:
+    return logp[inputs["attention_mask"].bool()]
+
+
+@pytest.mark.parametrize("constants", [PAPER, RESIDUAL, QConstants("residual", 0.1, 0.4)], ids=["paper", "rho 1", "rho 1/4"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_are_the_mixed_policy(family: str, constants: QConstants) -> None:
+    model, inputs = make_model(family, constants), prompt()
+    with torch.no_grad():
+        for strength in (0.0, 0.5, 1.0, 2.0):
+            logp = model(**inputs, strength=strength).logits.log_softmax(-1)
+            expected = oracle_logp(model, inputs, strength)
+            torch.testing.assert_close(visible(logp, inputs), visible(expected, inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_the_adapter_matters() -> None:
+    """Guards the tests above: base, adapter and mixture are far apart in these models."""
+    model, inputs = make_model(), prompt()
+    z1, z0 = two_logits(model, **inputs)
+    assert (z1.log_softmax(-1) - z0.log_softmax(-1)).abs().mean() > 0.3
+    with torch.no_grad():
+        mixed = model(**inputs).logits.log_softmax(-1)
+    assert (mixed - z1.log_softmax(-1)).abs().max() > 0.01
+
+
+def test_dials_per_row() -> None:
+    model, inputs = make_model(constants=RESIDUAL), prompt()
+    dials = {"strength": torch.tensor([0.0, 0.7, 2.0]), "alpha_0": torch.tensor([0.3, 0.1, 0.2]), "alpha_tilde": 0.5}
+    with torch.no_grad():
+        together = model(**inputs, **dials).logits
+        for row in range(3):
+            one = {name: value[row : row + 1] for name, value in inputs.items()}
+            alone = model(
+                **one, strength=float(dials["strength"][row]), alpha_0=float(dials["alpha_0"][row]), alpha_tilde=0.5
+            ).logits
+            torch.testing.assert_close(
+                visible(together[row : row + 1], one), visible(alone, one), rtol=1e-4, atol=1e-4
+            )
+
+
+def test_one_pass_where_the_dial_allows_it() -> None:
+    model, inputs = make_model(constants=RESIDUAL), prompt()
+    rows: list[int] = []
+    handle = model.base.base_model.register_forward_pre_hook(
+        lambda _m, _a, kw: rows.append(len(kw["input_ids"])), with_kwargs=True
+    )
+    with torch.no_grad():
+        for strength in (0.0, 0.5, 1.0):
+            model(**inputs, strength=strength)
+    handle.remove()
+    assert rows == [3, 6, 3]
+
+
+def test_a_fresh_adapter_with_rho_1_is_the_base() -> None:
+    base, inputs = make_base(), prompt()
+    with torch.no_grad():
+        expected = base(**inputs).logits
+        model = QAdapterForCausalLM(base, RESIDUAL).eval()
+        for strength in (0.0, 0.5, 1.0, 3.0):
+            torch.testing.assert_close(model(**inputs, strength=strength).logits, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_after_an_exception_the_right_policy_answers() -> None:
+    model, inputs = make_model(), prompt()
+    layer = model.base.base_model.layers[1]
+    with torch.no_grad():
+        expected = model(**inputs).logits
+        handle = layer.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        for rows in ({"strength": 0.0}, {"strength": 0.5}):
+            with pytest.raises(RuntimeError, match="out of memory"):
+                model(**inputs, **rows)
+            assert model.row_router.rows is Rows.ADAPTER
+        handle.remove()
+        torch.testing.assert_close(model(**inputs).logits, expected, rtol=0, atol=0)
+
+
+def test_remove_takes_the_routing_off_again() -> None:
+    model = make_model()
+    layers = list(model.row_router.layers)
+    assert layers and all("forward" in vars(layer) for layer in layers)
+    model.row_router.remove()
+    assert not any("forward" in vars(layer) or hasattr(layer, "row_router") for layer in layers)
+
+
+@pytest.mark.parametrize("options", [{"use_dora": True}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 3}}], ids=str)
+def test_lora_variants(options: dict) -> None:
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", **options)
+    model, inputs = make_model(lora=lora), prompt()
+    with torch.no_grad():
+        logp = model(**inputs).logits.log_softmax(-1)
+    torch.testing.assert_close(visible(logp, inputs), visible(oracle_logp(model, inputs), inputs), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target_modules": ["q_proj", "lm_head"]}, "LM head gives the two policies different heads"),
+        ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "modules_to_save"),
+        ({"target_modules": ["q_proj"], "bias": "lora_only"}, "bias='lora_only'"),
+    ],
+    ids=["head", "modules_to_save", "bias"],
+)
+def test_refused_adapters(options: dict, message: str) -> None:
+    with pytest.raises(UnsupportedModelError, match=message):
+        QAdapterForCausalLM(make_base(), PAPER, LoraConfig(task_type="CAUSAL_LM", **options))
+
+
+def test_an_unknown_factor_on_the_logits_is_found() -> None:
+    base = make_base()
+    head = base.get_output_embeddings()
+    head.register_forward_hook(lambda _m, _a, out: 1.5 * out)
+    with pytest.raises(UnsupportedModelError, match="not its LM head applied to its final hidden states"):
+        QAdapterForCausalLM(base, PAPER)
+
+
+def test_no_policy_left() -> None:
+    model = make_model(constants=QConstants("logits", alpha_0=0.0))
+    with pytest.raises(ConfigError, match="leaves no policy"):
+        model(**prompt(), strength=0.0)
+
+
+def test_labels_are_refused() -> None:
+    with pytest.raises(ConfigError, match="labels have no meaning"):
+        make_model()(**prompt(), labels=prompt()["input_ids"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"alpha_tilde": 0.0}, "alpha_tilde must be a number, finite and > 0; got 0.0"),
+        ({"alpha_0": -1.0}, "alpha_0"),
+        ({"gamma": 1.5}, "gamma must be a number, between 0 and 1; got 1.5"),
+        ({"chi2_coef": float("nan")}, "chi2_coef"),
+        ({"parametrization": "q"}, "parametrization must be one of"),
+    ],
+)
+def test_constants_that_make_no_sense(values: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        QConstants(**values)

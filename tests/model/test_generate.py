@@ -1,0 +1,225 @@
+"""generate(), pipeline and friends sample the mixed policy: log-probs against the oracle, not only the arg-max."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import transformers
+from conftest import FAMILIES, PAPER, RESIDUAL, VOCABULARY, make_base, make_model, two_logits
+from transformers import StaticCache
+
+import oracles
+from qadapter.errors import ConfigError, UnsupportedModelError
+from qadapter.model import QAdapterForCausalLM, QConstants
+from qadapter.model.caches import PairedRows
+
+NEW = 8
+RHO = QConstants("residual", alpha_0=0.1, alpha_tilde=0.4)
+
+
+def left_padded(rows: int = 3) -> dict[str, torch.Tensor]:
+    ids = torch.randint(3, VOCABULARY, (rows, 7), generator=torch.Generator().manual_seed(5))
+    mask = torch.ones_like(ids)
+    mask[0, :3] = 0
+    ids[0, :3] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def oracle_step_logp(model: QAdapterForCausalLM, sequence: torch.Tensor, strength: float = 1.0) -> torch.Tensor:
+    """log π̃ of every next token of one unpadded sequence, from two dense passes without any cache."""
+    z1, z0 = (z[0].double() for z in two_logits(model, input_ids=sequence[None]))
+    c = model.constants
+    q = strength * oracles.q_function(c.parametrization, z1, z0, c.alpha_tilde)
+    return oracles.policy_logp(q, z0, c.alpha_0, c.alpha_tilde)
+
+
+def check_against_oracle(model, inputs: dict, output, strength: float | list[float] = 1.0, repeats: int = 1) -> None:
+    """Every generated token's whole distribution (log-probs over the vocabulary) equals the oracle's."""
+    width = inputs["input_ids"].shape[1]
+    for row, sequence in enumerate(output.sequences):
+        source = row // repeats
+        dial = strength[source] if isinstance(strength, list) else strength
+        start = int((1 - inputs["attention_mask"][source]).sum())
+        expected = oracle_step_logp(model, sequence[start:], dial)
+        for step, logits in enumerate(output.logits):
+            if step and sequence[width + step - 1] in (0, 2):
+                break
+            got = logits[row].double().log_softmax(-1)
+            torch.testing.assert_close(got, expected[width - start + step - 1], rtol=1e-4, atol=2e-4)
+
+
+DETAILS = {"return_dict_in_generate": True, "output_logits": True, "max_new_tokens": NEW}
+
+
+@pytest.mark.parametrize("constants", [PAPER, RHO], ids=["paper", "rho 1/4"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_greedy_left_padded(family: str, constants: QConstants) -> None:
+    model, inputs = make_model(family, constants), left_padded()
+    check_against_oracle(model, inputs, model.generate(**inputs, do_sample=False, **DETAILS))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cached_equals_recomputed(family: str) -> None:
+    model, inputs = make_model(family), left_padded()
+    kw = {"do_sample": False, "max_new_tokens": 12}
+    assert torch.equal(model.generate(**inputs, **kw), model.generate(**inputs, use_cache=False, **kw))
+
+
+@pytest.mark.parametrize(
+    "kw",
+    [
+        {"cache_implementation": "static"},
+        {"prefill_chunk_size": 3},
+        {"num_beams": 1, "cache_implementation": "offloaded_static"},
+    ],
+    ids=["static", "chunked prefill", "offloaded"],
+)
+def test_other_caches(kw: dict) -> None:
+    model, inputs = make_model(), left_padded()
+    if "offloaded" in str(kw) and not torch.cuda.is_available():
+        kw = {"cache_implementation": "dynamic"}
+    output = model.generate(**inputs, do_sample=False, disable_compile=True, **DETAILS, **kw)
+    check_against_oracle(model, inputs, output)
+
+
+def test_strength_0_is_the_bases_own_generate() -> None:
+    inputs = left_padded()
+    base_alone = make_base()
+    model = make_model(constants=RESIDUAL)
+    for kw in ({"do_sample": False}, {"num_beams": 3, "do_sample": False}):
+        expected = base_alone.generate(**inputs, max_new_tokens=12, **kw)
+        assert torch.equal(model.generate(**inputs, strength=0.0, max_new_tokens=12, **kw), expected)
+
+
+def test_dial_per_row() -> None:
+    model, inputs = make_model(constants=RHO), left_padded()
+    output = model.generate(**inputs, do_sample=False, strength=[0.0, 0.7, 2.0], **DETAILS)
+    check_against_oracle(model, inputs, output, strength=[0.0, 0.7, 2.0])
+    output = model.generate(
+        **inputs, do_sample=True, num_return_sequences=2, strength=[0.0, 0.7, 2.0], top_k=0, **DETAILS
+    )
+    check_against_oracle(model, inputs, output, strength=[0.0, 0.7, 2.0], repeats=2)
+
+
+def test_sampling_follows_the_policy() -> None:
+    """Frequencies of 4000 first tokens against π̃; the base's and the adapter's own policies are clearly rejected."""
+    model = make_model(constants=PAPER)
+    ids = left_padded()["input_ids"][1:2]
+    torch.manual_seed(0)
+    drawn = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=True, top_k=0, num_return_sequences=4000, max_new_tokens=1
+    )[:, -1]
+    frequency = torch.bincount(drawn, minlength=VOCABULARY) / 4000
+    z1, z0 = (z[0, -1].double() for z in two_logits(model, input_ids=ids))
+    policy = oracles.policy_logp(z1, z0, 0.01, 1.0).exp()
+    assert (frequency - policy).abs().sum() / 2 < 0.05
+    assert (frequency - z0.softmax(-1)).abs().sum() / 2 > 0.2
+
+
+@pytest.mark.parametrize("num_return_sequences", [1, 3])
+def test_beams(num_return_sequences: int) -> None:
+    """Beam scores are sums of the mixed policy's log-probs: the caches of both policies follow the beams."""
+    model, inputs = make_model(constants=RHO), left_padded()
+    output = model.generate(
+        **inputs,
+        num_beams=3,
+        num_return_sequences=num_return_sequences,
+        do_sample=False,
+        length_penalty=0.0,
+        output_scores=True,
+        **DETAILS,
+    )
+    width = inputs["input_ids"].shape[1]
+    for row, sequence in enumerate(output.sequences):
+        start = int((1 - inputs["attention_mask"][row // num_return_sequences]).sum())
+        logp = oracle_step_logp(model, sequence[start:])
+        total = 0.0
+        for position in range(width, len(sequence)):
+            total += float(logp[position - start - 1, sequence[position]])
+            if sequence[position] == 2:
+                break
+        assert total == pytest.approx(float(output.sequences_scores[row]), abs=1e-3)
+
+
+def test_streaming_and_pipeline(tokenizer) -> None:
+    model = make_model()
+    prompt = "wa wb wc"
+    ids = tokenizer(prompt, return_tensors="pt")
+    expected = model.generate(**ids, do_sample=False, max_new_tokens=NEW)[0]
+
+    pieces: list[int] = []
+
+    class Collect(transformers.generation.streamers.BaseStreamer):
+        def put(self, value: torch.Tensor) -> None:
+            pieces.extend(value.flatten().tolist())
+
+        def end(self) -> None:
+            pass
+
+    model.generate(**ids, do_sample=False, max_new_tokens=NEW, streamer=Collect())
+    assert pieces == expected.tolist()
+
+    pipe = transformers.pipeline("text-generation", model=model, tokenizer=tokenizer)
+    result = pipe(prompt, max_new_tokens=NEW, do_sample=False, return_tensors=True)
+    assert result[0]["generated_token_ids"] == expected.tolist()
+    dialled = pipe(prompt, max_new_tokens=NEW, do_sample=False, return_tensors=True, strength=0.0)
+    base = make_base().generate(**ids, do_sample=False, max_new_tokens=NEW)[0]
+    assert dialled[0]["generated_token_ids"] == base.tolist() != expected.tolist()
+
+
+@pytest.mark.parametrize("how", ["prompt lookup", "assistant"])
+def test_speculative_decoding(how: str) -> None:
+    model = make_model(constants=RHO)
+    ids = left_padded()["input_ids"][1:2].repeat(1, 3)
+    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    kw = {"prompt_lookup_num_tokens": 3} if how == "prompt lookup" else {"assistant_model": make_base(seed=7)}
+    expected = model.generate(**inputs, do_sample=False, max_new_tokens=12)
+    assert torch.equal(model.generate(**inputs, do_sample=False, max_new_tokens=12, **kw), expected)
+
+
+def test_a_returned_cache_can_be_continued() -> None:
+    model, inputs = make_model(), left_padded(rows=2)
+    inputs["attention_mask"][:] = 1
+    with torch.no_grad():
+        whole = model(**inputs).logits
+        first = model(inputs["input_ids"][:, :4], use_cache=True)
+        assert isinstance(first.past_key_values, PairedRows)
+        rest = model(inputs["input_ids"][:, 4:], past_key_values=first.past_key_values).logits
+    torch.testing.assert_close(torch.cat([first.logits, rest], dim=1), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_a_cache_of_one_policy_is_refused() -> None:
+    model, inputs = make_model(), left_padded(rows=2)
+    with torch.no_grad():
+        cache = model.base(inputs["input_ids"], use_cache=True).past_key_values
+        with pytest.raises(ConfigError, match="holds the keys of one policy"):
+            model(inputs["input_ids"][:, :1], past_key_values=cache)
+
+
+def test_an_own_static_cache() -> None:
+    model, inputs = make_model(constants=RHO), left_padded()
+    cache = StaticCache(config=model.config, max_cache_len=32)
+    output = model.generate(**inputs, do_sample=False, past_key_values=cache, disable_compile=True, **DETAILS)
+    assert isinstance(cache, PairedRows)
+    check_against_oracle(model, inputs, output)
+
+
+@pytest.mark.parametrize(
+    ("dial", "message"),
+    [
+        ({"strength": -0.5}, "strength must be finite and ≥ 0, got -0.5"),
+        ({"strength": float("nan")}, "strength must be finite"),
+        ({"strength": [0.5, float("inf"), 1.0]}, "strength must be finite"),
+        ({"alpha_tilde": 0.0}, "alpha_tilde must be finite and > 0"),
+        ({"alpha_0": [[0.1]]}, "one number per prompt"),
+    ],
+    ids=str,
+)
+def test_bad_dials(dial: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_model().generate(**left_padded(), max_new_tokens=1, **dial)
+
+
+def test_continuous_batching_is_refused() -> None:
+    with pytest.raises(UnsupportedModelError, match="continuous batching"):
+        make_model().generate_batch([[1, 2, 3]])

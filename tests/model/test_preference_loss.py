@@ -1,0 +1,147 @@
+"""The loss of a batch of pairs in the model's forward, against the oracle on dense logits."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import FAMILIES, PAPER, RESIDUAL, make_batch, make_model, two_logits
+
+import oracles
+from qadapter.errors import DataError
+from qadapter.model import QAdapterForCausalLM, QConstants
+
+
+def oracle_losses(model: QAdapterForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """One loss per pair, row by row without padding, from two full passes."""
+    c, responses = model.constants, []
+    for ids, attended, completion, terminated in zip(*(batch[k] for k in batch), strict=True):
+        ids = ids[attended.bool()]
+        first, length = int(completion.int().argmax()), int(completion.sum())
+        z1, z0 = (z[0].double() for z in two_logits(model, input_ids=ids[None]))
+        q = oracles.q_function(c.parametrization, z1, z0, c.alpha_tilde)
+        states = slice(first - 1, first + length)
+        tokens = ids[first : first + length].tolist()
+        responses.append(
+            oracles.rewards(q[states], z0[states], tokens, bool(terminated), c.alpha_0, c.alpha_tilde, c.gamma)
+        )
+    half = len(responses) // 2
+    pairs = zip(responses[:half], responses[half:], strict=True)
+    return torch.stack([oracles.pair_loss(w, l, c.gamma, c.chi2_coef) for w, l in pairs])
+
+
+@pytest.mark.parametrize("constants", [PAPER, RESIDUAL, QConstants("residual", 0.2, 0.5, gamma=0.9)], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_loss_against_the_oracle(family: str, constants: QConstants, batch: dict[str, torch.Tensor]) -> None:
+    model = make_model(family, constants)
+    output = model(**batch)
+    expected = oracle_losses(model, batch)
+    torch.testing.assert_close(output.pair_loss.double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(output.loss, output.pair_loss.mean())
+
+
+def test_the_first_response_token_counts_and_padding_does_not(batch: dict[str, torch.Tensor]) -> None:
+    """The official code's mask is shifted by one: it leaves out the first token and takes in a pad token."""
+    model = make_model()
+    plain = model(**batch).pair_loss
+    padded = {k: torch.nn.functional.pad(v, (0, 7)) if v.ndim == 2 else v for k, v in batch.items()}
+    padded["input_ids"][:, -7:] = 5
+    torch.testing.assert_close(model(**padded).pair_loss, plain, rtol=1e-5, atol=1e-5)
+
+    changed = {k: v.clone() for k, v in batch.items()}
+    row = 1
+    first = int(batch["completion_mask"][row].int().argmax())
+    single = {k: v.clone() for k, v in batch.items()}
+    single["completion_mask"][row] = False
+    single["completion_mask"][row, first] = True
+    single["terminated"][row] = True
+    before = model(**single).pair_loss[row]
+    single["input_ids"][row, first] = (changed["input_ids"][row, first] + 1) % 50
+    assert (model(**single).pair_loss[row] - before).abs() > 1e-3
+
+
+@pytest.mark.parametrize("neighbour", [0, 2])
+def test_a_neighbour_changes_no_pairs_loss(neighbour: int, batch: dict[str, torch.Tensor]) -> None:
+    model = make_model()
+    together = model(**batch).pair_loss
+    rows = [1, neighbour]
+    index = torch.tensor(rows + [r + 3 for r in rows])
+    smaller = model(**{k: v[index] for k, v in batch.items()}).pair_loss
+    torch.testing.assert_close(smaller, together[rows], rtol=1e-5, atol=1e-5)
+
+
+def test_a_cut_response_is_bootstrapped(batch: dict[str, torch.Tensor]) -> None:
+    model = make_model()
+    cut = model(**batch)
+    ended = model(**{**batch, "terminated": torch.ones_like(batch["terminated"])})
+    assert (cut.return_chosen[0] - ended.return_chosen[0]).abs() > 1e-2
+    torch.testing.assert_close(cut.return_chosen[1:], ended.return_chosen[1:])
+
+
+def test_only_the_adapter_gets_gradients_and_the_base_stays_bit_identical(batch: dict[str, torch.Tensor]) -> None:
+    model = make_model()
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" not in n}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(3):
+        model(**batch).loss.backward()
+        optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert (parameter.grad is not None) == ("lora_" in name), name
+        if "lora_" not in name:
+            assert torch.equal(parameter, before[name]), name
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2"])
+def test_gradient_checkpointing_changes_no_gradient(family: str, batch: dict[str, torch.Tensor]) -> None:
+    """Also guards the row routing: the recomputation in backward must see the adapter."""
+    gradients = []
+    for checkpointing in (False, True):
+        model = make_model(family).train()
+        if checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            assert any(getattr(m, "gradient_checkpointing", False) for m in model.base.modules())
+        model(**batch).loss.backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_the_frozen_policy_has_no_dropout(batch: dict[str, torch.Tensor]) -> None:
+    """GPT-2 drops out by default; π₀ and Q̂ must not be random in train mode."""
+    model = make_model("gpt2").train()
+    torch.testing.assert_close(model(**batch).pair_loss, model(**batch).pair_loss, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("what", ["all masked", "one masked", "no prompt"])
+def test_a_batch_without_responses_is_an_error_not_nan(what: str, batch: dict[str, torch.Tensor]) -> None:
+    mask = batch["completion_mask"]
+    if what == "all masked":
+        mask[:] = False
+    elif what == "one masked":
+        mask[4] = False
+    else:
+        mask[2] = True
+    with pytest.raises(DataError, match="no response token, or no prompt token"):
+        make_model()(**batch)
+
+
+def test_identity_of_the_logged_terms(batch: dict[str, torch.Tensor]) -> None:
+    """With γ = 1 and all responses ended, the margin is α̃·Δlog π̃ − α₀·Δlog π₀ (identity + telescoping)."""
+    batch["terminated"][:] = True
+    model = make_model(constants=QConstants("logits", alpha_0=0.4, alpha_tilde=0.7))
+    out = model(**batch)
+    margin = 0.7 * (out.logp_chosen - out.logp_rejected) - 0.4 * (out.base_logp_chosen - out.base_logp_rejected)
+    torch.testing.assert_close(out.return_chosen - out.return_rejected, margin, rtol=1e-4, atol=1e-4)
+
+
+def test_mixed_precision_follows_float32() -> None:
+    """bfloat16 base with a float32 LoRA: gradients point the way of the float32 model's."""
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = make_model()
+        for name, parameter in model.named_parameters():
+            if "lora_" not in name:
+                parameter.data = parameter.data.to(dtype)
+        model(**make_batch()).loss.backward()
+        assert all(p.grad.dtype == torch.float32 for p in model.parameters() if p.grad is not None)
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    assert torch.cosine_similarity(gradients[0], gradients[1], dim=0) > 0.98

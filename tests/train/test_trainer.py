@@ -1,0 +1,254 @@
+"""QAdapterTrainer: gradient scaling, resume, metrics, checkpoints, and DPO as a special case against TRL."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import make_base, make_model, randomize_adapter
+from datasets import Dataset
+from peft import LoraConfig
+
+from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments
+from qadapter.data import PreferenceCollator
+from qadapter.errors import ConfigError, DataError
+from qadapter.train import PRESETS, tokenize_dataset
+from qadapter.train.sampler import LengthGroupedSampler
+
+
+def pairs(count: int = 8, seed: int = 0) -> Dataset:
+    generator = torch.Generator().manual_seed(seed)
+
+    def words(low: int, high: int) -> str:
+        number = int(torch.randint(low, high, (1,), generator=generator))
+        return " ".join(f"w{chr(97 + int(c))}" for c in torch.randint(26, (number,), generator=generator))
+
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": words(1, 6)}],
+            "chosen": [{"role": "assistant", "content": words(1, 9) + " va"}],
+            "rejected": [{"role": "assistant", "content": words(1, 9) + " vb"}],
+        }
+        for _ in range(count)
+    ]
+    return Dataset.from_list(rows)
+
+
+def arguments(folder: Path, **overrides) -> QAdapterTrainingArguments:
+    defaults = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "learning_rate": 1e-2,
+        "chi2_coef": 0.3,
+        "alpha_tilde": 0.5,
+        "alpha_0": 0.2,
+        "disable_tqdm": True,
+    }
+    return QAdapterTrainingArguments(**{**defaults, **overrides})
+
+
+def adapter_state(model: QAdapterForCausalLM) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in model.named_parameters() if "lora_" in name}
+
+
+def log_of(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("total", [8, 7])
+def test_micro_batches_and_accumulation_change_neither_loss_nor_gradient(tmp_path: Path, tokenizer, total: int) -> None:
+    """8×1, 4×2, 2×4 and 1×8 (micro-batch × accumulation), also where the last micro-batch is not full."""
+    seen = []
+    for micro in (8, 4, 2, 1):
+        args = arguments(
+            tmp_path / str(micro),
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=8 // micro,
+            max_grad_norm=1e9,
+            train_sampling_strategy="sequential",
+            optim="sgd",
+            lr_scheduler_type="constant",
+            warmup_steps=0,
+        )
+        model = make_model(constants=args.constants)
+        QAdapterTrainer(model, args, train_dataset=pairs(total), processing_class=tokenizer).train()
+        line = log_of(tmp_path / str(micro))[0]
+        seen.append((line["loss"], line["grad_norm"], adapter_state(model)))
+    for loss, norm, state in seen[1:]:
+        assert loss == pytest.approx(seen[0][0], rel=1e-5)
+        assert norm == pytest.approx(seen[0][1], rel=1e-4)
+        for name, value in state.items():
+            torch.testing.assert_close(value, seen[0][2][name], rtol=1e-4, atol=1e-6)
+
+
+def test_resume_is_bit_for_bit(tmp_path: Path, tokenizer) -> None:
+    """With LoRA dropout, length-grouped batches and a checkpoint in the middle of the second epoch."""
+
+    def run(folder: Path, **kw) -> dict[str, torch.Tensor]:
+        args = arguments(
+            folder,
+            per_device_train_batch_size=2,
+            num_train_epochs=3,
+            lora_dropout=0.3,
+            save_strategy="steps",
+            save_steps=6,
+        )
+        trainer = QAdapterTrainer(make_base(), args, train_dataset=pairs(8), processing_class=tokenizer)
+        trainer.train(**kw)
+        return adapter_state(trainer.model)
+
+    whole = run(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole" / "checkpoint-6", tmp_path / "resumed" / "checkpoint-6")
+    shutil.copy(tmp_path / "whole" / "metrics.jsonl", tmp_path / "resumed")
+    resumed = run(tmp_path / "resumed", resume_from_checkpoint=str(tmp_path / "resumed" / "checkpoint-6"))
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+    def losses(folder: Path) -> list:
+        return [(line["step"], line["loss"], line["rewards/margins"]) for line in log_of(folder) if "loss" in line]
+
+    assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
+
+
+def test_resume_with_other_constants_is_refused(tmp_path: Path, tokenizer) -> None:
+    args = arguments(tmp_path, save_strategy="steps", save_steps=1)
+    QAdapterTrainer(make_base(), args, train_dataset=pairs(8), processing_class=tokenizer).train()
+    changed = arguments(tmp_path, save_strategy="steps", save_steps=1, chi2_coef=0.9)
+    trainer = QAdapterTrainer(make_base(), changed, train_dataset=pairs(8), processing_class=tokenizer)
+    with pytest.raises(ConfigError, match="trained with other constants"):
+        trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_a_checkpoint_is_an_artifact_without_pickled_arguments(tmp_path: Path, tokenizer) -> None:
+    args = arguments(tmp_path, save_strategy="steps", save_steps=2)
+    trainer = QAdapterTrainer(make_base(), args, train_dataset=pairs(8), processing_class=tokenizer)
+    trainer.train()
+    checkpoint = tmp_path / "checkpoint-2"
+    assert not (checkpoint / "training_args.bin").exists()
+    loaded = QAdapterForCausalLM.from_pretrained(checkpoint, make_base())
+    for name, value in adapter_state(loaded).items():
+        assert torch.equal(value, adapter_state(trainer.model)[name]), name
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 5])
+def test_eval_metrics_are_means_over_pairs_whatever_the_batch(tmp_path: Path, tokenizer, batch_size: int) -> None:
+    args = arguments(tmp_path, per_device_eval_batch_size=batch_size)
+    model = make_model(constants=args.constants)
+    dataset = pairs(7, seed=3)
+    metrics = QAdapterTrainer(model, args, eval_dataset=dataset, processing_class=tokenizer).evaluate()
+    rows = tokenize_dataset(dataset, tokenizer, max_length=None)
+    with torch.no_grad():
+        alone = [model(**PreferenceCollator(0)([row])) for row in rows]
+    for name, field in (("eval_loss", "loss"), ("eval_rewards/chosen", "return_chosen"), ("eval_chi2", "chi2")):
+        assert metrics[name] == pytest.approx(float(torch.stack([out[field].squeeze() for out in alone]).mean()), rel=1e-4)
+    wins = [float(out.return_chosen > out.return_rejected) for out in alone]
+    assert metrics["eval_rewards/accuracies"] == pytest.approx(sum(wins) / 7)
+
+
+def test_the_base_stays_bit_identical_and_only_the_lora_trains(tmp_path: Path, tokenizer) -> None:
+    args = arguments(tmp_path, num_train_epochs=2)
+    trainer = QAdapterTrainer(make_base(), args, train_dataset=pairs(8), processing_class=tokenizer)
+    before = {n: p.detach().clone() for n, p in trainer.model.named_parameters()}
+    trainer.train()
+    changed = {n for n, p in trainer.model.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {n for n in before if "lora_" in n}
+
+
+def test_dpo_is_a_special_case_against_trl(tmp_path: Path, tokenizer) -> None:
+    """γ = 1, α₀ = α̃ = β, χ² = 0, on one batch: the loss and the LoRA's gradients of `trl.DPOTrainer`."""
+    from trl import DPOConfig, DPOTrainer
+
+    beta, data = 0.1, pairs(6, seed=1)
+    standard = Dataset.from_list(
+        [
+            {
+                "prompt": row["prompt"][0]["content"] + " ",
+                "chosen": row["chosen"][0]["content"],
+                "rejected": row["rejected"][0]["content"],
+            }
+            for row in data
+        ]
+    )
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    args = arguments(tmp_path / "ours", alpha_0=beta, alpha_tilde=beta, chi2_coef=0.0, parametrization="residual")
+    ours = QAdapterTrainer(make_base(), args, train_dataset=standard, processing_class=tokenizer, peft_config=lora)
+    randomize_adapter(ours.model)
+    loss = ours.compute_loss(ours.model.eval(), ours.data_collator(list(ours.train_dataset)))
+    loss.backward()
+
+    config = DPOConfig(
+        output_dir=str(tmp_path / "trl"), beta=beta, use_cpu=True, bf16=False, max_length=None, report_to="none",
+        per_device_train_batch_size=6, gradient_checkpointing=False,
+    )  # fmt: skip
+    theirs = DPOTrainer(make_base(), args=config, train_dataset=standard, processing_class=tokenizer, peft_config=lora)
+    source = {n.split("base_model.model.")[-1]: p for n, p in ours.model.named_parameters() if "lora_" in n}
+    with torch.no_grad():
+        for name, parameter in theirs.model.named_parameters():
+            if "lora_" in name and ".ref." not in name:
+                parameter.copy_(source[name.split("base_model.model.")[-1]])
+    batch = theirs.data_collator([theirs.train_dataset[i] for i in range(6)])
+    expected = theirs.compute_loss(theirs.model.eval(), batch)
+    expected.backward()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    compared = 0
+    for name, parameter in theirs.model.named_parameters():
+        if "lora_" in name and ".ref." not in name and parameter.grad is not None:
+            torch.testing.assert_close(
+                source[name.split("base_model.model.")[-1]].grad, parameter.grad, rtol=1e-4, atol=1e-5
+            )
+            compared += 1
+    assert compared == len(source)
+
+
+def test_metrics_carry_trls_names_and_the_methods_own(tmp_path: Path, tokenizer) -> None:
+    args = arguments(tmp_path, eval_strategy="steps", eval_steps=1)
+    data = pairs(4)
+    QAdapterTrainer(make_base(), args, train_dataset=data, eval_dataset=data, processing_class=tokenizer).train()
+    train_line, eval_line = log_of(tmp_path)[:2]
+    for name in ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen"):
+        assert name in train_line
+        assert f"eval_{name}" in eval_line
+    for name in ("loss", "grad_norm", "learning_rate", "chi2", "q/mean", "v/mean", "step"):
+        assert name in train_line
+
+
+def test_bad_rows_by_length(tmp_path: Path, tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    data = Dataset.from_list([*pairs(3), {**pairs(1)[0], "prompt": [{"role": "user", "content": "wa " * 40}]}])
+    with pytest.raises(DataError, match=r"1 bad row:\n  row 4: the prompt has 46 tokens and max_length is 20"):
+        tokenize_dataset(data, tokenizer, max_length=20)
+    assert len(tokenize_dataset(data, tokenizer, max_length=20, on_bad_row="skip")) == 3
+    assert "skipped 1 bad row" in caplog.text
+    tokenize_dataset(pairs(3), tokenizer, max_length=11)
+    assert "longer than max_length=11" in caplog.text
+
+
+def test_presets(tmp_path: Path) -> None:
+    paper = QAdapterTrainingArguments(output_dir=str(tmp_path), preset="paper")
+    assert vars(paper.constants) == {
+        "parametrization": "logits", "alpha_0": 0.01, "alpha_tilde": 1.0, "gamma": 1.0, "chi2_coef": 0.1,
+    }  # fmt: skip
+    assert paper.lora_config.r == 8
+    own = QAdapterTrainingArguments(output_dir=str(tmp_path), preset="paper", alpha_0=0.5, learning_rate=1e-5)
+    assert (own.alpha_0, own.learning_rate, own.gamma) == (0.5, 1e-5, 1.0)
+    assert QAdapterTrainingArguments(output_dir=str(tmp_path)).learning_rate == PRESETS["default"]["learning_rate"]
+    for wrong in ({"preset": "papper"}, {"gamma": 2.0}, {"max_length": 1}, {"remove_unused_columns": True}, {"lora_r": 0}):
+        with pytest.raises(ConfigError):
+            QAdapterTrainingArguments(output_dir=str(tmp_path), **wrong)
+
+
+def test_the_sampler_visits_every_pair_once_in_batches_of_like_length() -> None:
+    lengths = torch.randint(5, 500, (103,), generator=torch.Generator().manual_seed(0)).tolist()
+    sampler = LengthGroupedSampler(lengths, batch_size=4, seed=7)
+    first, again = list(sampler), list(sampler)
+    assert sorted(first) == list(range(103))
+    assert first == again
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+    spread = [max(lengths[i] for i in first[k : k + 4]) - min(lengths[i] for i in first[k : k + 4]) for k in range(0, 100, 4)]
+    assert sum(spread) / len(spread) < 40
