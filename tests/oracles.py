@@ -30,7 +30,13 @@ def policy_logp(q: Tensor, base_logits: Tensor, alpha_0: float, alpha_tilde: flo
 
 
 def rewards(
-    q: Tensor, base_logits: Tensor, tokens: list[int], terminated: bool, alpha_0: float, alpha_tilde: float, gamma: float
+    q: Tensor,
+    base_logits: Tensor,
+    tokens: list[int],
+    terminated: bool,
+    alpha_0: float,
+    alpha_tilde: float,
+    gamma: float,
 ) -> list[Tensor]:
     """r_t = Q̂(s_t, a_t) − γ·Ṽ(s_{t+1}) along one response.
 

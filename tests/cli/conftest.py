@@ -16,7 +16,7 @@ TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-ANIMALS = "cat dog fox owl hen cow pig bee ant elk".split()
+ANIMALS = ["cat", "dog", "fox", "owl", "hen", "cow", "pig", "bee", "ant", "elk"]
 FAST = [
     *("--dtype", "float32", "--max-length", "64", "--per-device-train-batch-size", "4", "--use-cpu"),
     *("--max-steps", "6", "--save-steps", "2", "--logging-steps", "2", "--lora-dropout", "0.1", "--seed", "3"),
@@ -50,10 +50,11 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     texts = [message["content"] for row in make_pairs(24) for messages in row.values() for message in messages]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=320, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
     )
-    tokenizer.train_from_iterator(texts + ["user assistant system\n"], trainer)
+    tokenizer.train_from_iterator([*texts, "user assistant system\n"], trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<unk>",

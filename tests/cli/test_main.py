@@ -64,7 +64,7 @@ def test_no_command_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
         (["trian"], "unknown command: 'trian' (did you mean 'train'?)"),
         (["data", "chekc"], "unknown command: 'chekc' (did you mean 'check'?)"),
         (["chat", "DIR", "--strenght", "1"], "unknown flag --strenght (did you mean '--strength'?)"),
-        (["generate", "DIR", "Hi", "--max_new_token=3"], "unknown flag --max_new_token (did you mean '--max-new-tokens'?)"),
+        (["chat", "DIR", "--max_new_token=3"], "unknown flag --max_new_token (did you mean '--max-new-tokens'?)"),
         (["generate", "DIR", "Hi", "--dtype", "bfloat"], "did you mean 'bfloat16'?"),
         (["generate", "DIR", "Hi", "--strength", "-1"], "must not be negative"),
         (["generate", "DIR", "Hi", "--top-p", "0.9"], "--top-p has no effect"),

@@ -149,7 +149,8 @@ def test_resume_refuses_what_would_change_the_result(trained: Path, flags: list[
 
 
 def test_resume_takes_what_changes_nothing(trained: Path) -> None:
-    plan = plan_run(["--output-dir", str(trained), "--resume", "--logging-steps", "1", "--save-steps", "1", "--seed", "3"])
+    flags = ["--logging-steps", "1", "--save-steps", "1", "--seed", "3"]
+    plan = plan_run(["--output-dir", str(trained), "--resume", *flags])
     assert plan.checkpoint == trained / "checkpoint-6"
 
 
@@ -171,9 +172,7 @@ def test_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr(train_run.QAdapterTrainer, "train", interrupt)
     assert main(["train", "--output-dir", str(run_copy), "--resume"]) == 130
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last == (
-        f"interrupted; continue from checkpoint-6 with: qadapter train --output-dir {run_copy} --resume"
-    )
+    assert last == f"interrupted; continue from checkpoint-6 with: qadapter train --output-dir {run_copy} --resume"
 
 
 @pytest.mark.parametrize(

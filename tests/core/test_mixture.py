@@ -1,12 +1,18 @@
 """The mixture's weights: what decoding combines is the policy that the loss trained."""
 
+import oracles
 import pytest
 import torch
 
-import oracles
 from qadapter.core import LMHead, mix_hidden_states, policy_mixture, residual_q_function
 
-CASES = [("residual", 1.0, 1.0), ("residual", 0.3, 0.3), ("residual", 0.2, 0.5), ("logits", 0.01, 1.0), ("logits", 1.0, 0.7)]
+CASES = [
+    ("residual", 1.0, 1.0),
+    ("residual", 0.3, 0.3),
+    ("residual", 0.2, 0.5),
+    ("logits", 0.01, 1.0),
+    ("logits", 1.0, 0.7),
+]
 
 
 def hidden(rows: int = 3) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -50,11 +56,16 @@ def test_one_dial_per_row() -> None:
     h1, h0, weight = hidden()
     residual_q = residual_q_function("residual", 0.5)
     dials = torch.tensor([0.0, 0.5, 2.0])
-    together = LMHead(weight).mixed_logits(h1, h0, policy_mixture(residual_q, alpha_0=0.4, alpha_tilde=0.5, strength=dials))
+    together = LMHead(weight).mixed_logits(
+        h1, h0, policy_mixture(residual_q, alpha_0=0.4, alpha_tilde=0.5, strength=dials)
+    )
     for row, dial in enumerate(dials.tolist()):
         alone = policy_mixture(residual_q, alpha_0=0.4, alpha_tilde=0.5, strength=dial)
         torch.testing.assert_close(
-            together[row], LMHead(weight).mixed_logits(h1[row : row + 1], h0[row : row + 1], alone)[0], rtol=1e-6, atol=1e-6
+            together[row],
+            LMHead(weight).mixed_logits(h1[row : row + 1], h0[row : row + 1], alone)[0],
+            rtol=1e-6,
+            atol=1e-6,
         )
 
 
@@ -80,5 +91,5 @@ def test_mixing_in_float32_keeps_the_states_difference() -> None:
 
 
 def test_unknown_parametrization() -> None:
-    with pytest.raises(ValueError, match="parametrization must be one of.*'q'"):
+    with pytest.raises(ValueError, match=r"parametrization must be one of.*'q'"):
         residual_q_function("q", 1.0)

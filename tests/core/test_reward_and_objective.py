@@ -2,10 +2,10 @@
 
 import math
 
+import oracles
 import pytest
 import torch
 
-import oracles
 from qadapter.core import (
     bradley_terry_loss,
     chi2_penalty,
@@ -66,7 +66,8 @@ def test_objective_against_the_oracle(gamma: float, terminated: tuple[bool, bool
     q_t, v_t, lengths = grids(sides, 0.3, 0.7, pad_to=9)
     terms = preference_objective(q_t, v_t, lengths, torch.tensor(terminated), gamma=gamma, chi2_coef=0.1)
     chosen, rejected = (
-        oracles.rewards(q, base, tokens, end, 0.3, 0.7, gamma) for (q, base, tokens), end in zip(sides, terminated, strict=True)
+        oracles.rewards(q, base, tokens, end, 0.3, 0.7, gamma)
+        for (q, base, tokens), end in zip(sides, terminated, strict=True)
     )
     torch.testing.assert_close(terms.loss[0], oracles.pair_loss(chosen, rejected, gamma, 0.1))
 
@@ -147,5 +148,10 @@ def test_padding_and_neighbours_change_nothing() -> None:
 def test_a_response_without_tokens_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"at least one unmasked token; rows \[1\]"):
         preference_objective(
-            torch.zeros(2, 3), torch.zeros(2, 4), torch.tensor([3, 0]), torch.tensor([True, True]), gamma=1.0, chi2_coef=0.1
+            torch.zeros(2, 3),
+            torch.zeros(2, 4),
+            torch.tensor([3, 0]),
+            torch.tensor([True, True]),
+            gamma=1.0,
+            chi2_coef=0.1,
         )

@@ -2,10 +2,10 @@
 
 import math
 
+import oracles
 import pytest
 import torch
 
-import oracles
 from qadapter.core import policy_logp, soft_value
 
 CONSTANTS = [(1.0, 1.0), (0.01, 1.0), (0.3, 0.7), (0.0, 0.5)]
@@ -50,7 +50,7 @@ def test_shift(alpha_0: float, alpha_tilde: float) -> None:
     q, base_logp = states()
     shift = torch.randn(3, 5, dtype=torch.float64)
     kw = {"alpha_0": alpha_0, "alpha_tilde": alpha_tilde}
+    torch.testing.assert_close(policy_logp(q + shift[..., None], base_logp, **kw), policy_logp(q, base_logp, **kw))
     torch.testing.assert_close(
-        policy_logp(q + shift[..., None], base_logp, **kw), policy_logp(q, base_logp, **kw)
+        soft_value(q + shift[..., None], base_logp, **kw), soft_value(q, base_logp, **kw) + shift
     )
-    torch.testing.assert_close(soft_value(q + shift[..., None], base_logp, **kw), soft_value(q, base_logp, **kw) + shift)

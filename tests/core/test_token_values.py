@@ -1,9 +1,9 @@
 """Chunked values against the dense equations: values and gradients in float64, an error budget in bfloat16."""
 
+import oracles
 import pytest
 import torch
 
-import oracles
 from qadapter.core import LMHead, residual_q_function, token_values
 
 TOKENS, HIDDEN, VOCABULARY = 23, 13, 507
@@ -113,4 +113,6 @@ def test_only_the_adapter_receives_gradients() -> None:
         h1, h0, lm_head, actions, residual_q=residual_q_function("residual", 0.5), alpha_0=0.2, alpha_tilde=0.5
     )
     (values.q_t + values.v_t).sum().backward()
-    assert h1.grad is not None and h0.grad is None and lm_head.weight.grad is None
+    assert h1.grad is not None
+    assert h0.grad is None
+    assert lm_head.weight.grad is None

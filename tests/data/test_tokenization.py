@@ -49,7 +49,10 @@ def test_a_template_that_writes_no_end_of_turn_gets_eos(tokenizer) -> None:
     import copy
 
     plain = copy.deepcopy(tokenizer)
-    plain.chat_template = "{% for m in messages %} {{ m['role'] }} {{ m['content'] }}{% endfor %}{% if add_generation_prompt %} assistant {% endif %}"
+    plain.chat_template = (
+        "{% for m in messages %} {{ m['role'] }} {{ m['content'] }}{% endfor %}"
+        "{% if add_generation_prompt %} assistant {% endif %}"
+    )
     assert tokenizer.convert_ids_to_tokens(tokenize_pair(chat(), plain, None).rejected_ids) == ["wf", "</s>"]
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import oracles
 import pytest
 import torch
 from conftest import FAMILIES, PAPER, RESIDUAL, VOCABULARY, make_base, make_model, two_logits
 from peft import LoraConfig
 
-import oracles
 from qadapter.errors import ConfigError, UnsupportedModelError
 from qadapter.model import QAdapterForCausalLM, QConstants, Rows
 
@@ -30,7 +30,9 @@ def visible(logp: torch.Tensor, inputs: dict) -> torch.Tensor:
     return logp[inputs["attention_mask"].bool()]
 
 
-@pytest.mark.parametrize("constants", [PAPER, RESIDUAL, QConstants("residual", 0.1, 0.4)], ids=["paper", "rho 1", "rho 1/4"])
+@pytest.mark.parametrize(
+    "constants", [PAPER, RESIDUAL, QConstants("residual", 0.1, 0.4)], ids=["paper", "rho 1", "rho 1/4"]
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_logits_are_the_mixed_policy(family: str, constants: QConstants) -> None:
     model, inputs = make_model(family, constants), prompt()
@@ -61,9 +63,7 @@ def test_dials_per_row() -> None:
             alone = model(
                 **one, strength=float(dials["strength"][row]), alpha_0=float(dials["alpha_0"][row]), alpha_tilde=0.5
             ).logits
-            torch.testing.assert_close(
-                visible(together[row : row + 1], one), visible(alone, one), rtol=1e-4, atol=1e-4
-            )
+            torch.testing.assert_close(visible(together[row : row + 1], one), visible(alone, one), rtol=1e-4, atol=1e-4)
 
 
 def test_one_pass_where_the_dial_allows_it() -> None:
@@ -105,12 +105,15 @@ def test_after_an_exception_the_right_policy_answers() -> None:
 def test_remove_takes_the_routing_off_again() -> None:
     model = make_model()
     layers = list(model.row_router.layers)
-    assert layers and all("forward" in vars(layer) for layer in layers)
+    assert layers
+    assert all("forward" in vars(layer) for layer in layers)
     model.row_router.remove()
     assert not any("forward" in vars(layer) or hasattr(layer, "row_router") for layer in layers)
 
 
-@pytest.mark.parametrize("options", [{"use_dora": True}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 3}}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"use_dora": True}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 3}}], ids=str
+)
 def test_lora_variants(options: dict) -> None:
     lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", **options)
     model, inputs = make_model(lora=lora), prompt()

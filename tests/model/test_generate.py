@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import oracles
 import pytest
 import torch
 import transformers
 from conftest import FAMILIES, PAPER, RESIDUAL, VOCABULARY, make_base, make_model, two_logits
 from transformers import StaticCache
 
-import oracles
 from qadapter.errors import ConfigError, UnsupportedModelError
 from qadapter.model import QAdapterForCausalLM, QConstants
 from qadapter.model.caches import PairedRows

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import oracles
 import pytest
 import torch
 from conftest import FAMILIES, PAPER, RESIDUAL, make_batch, make_model, two_logits
 
-import oracles
 from qadapter.errors import DataError
 from qadapter.model import QAdapterForCausalLM, QConstants
 
@@ -26,7 +26,7 @@ def oracle_losses(model: QAdapterForCausalLM, batch: dict[str, torch.Tensor]) ->
         )
     half = len(responses) // 2
     pairs = zip(responses[:half], responses[half:], strict=True)
-    return torch.stack([oracles.pair_loss(w, l, c.gamma, c.chi2_coef) for w, l in pairs])
+    return torch.stack([oracles.pair_loss(w, r, c.gamma, c.chi2_coef) for w, r in pairs])
 
 
 @pytest.mark.parametrize("constants", [PAPER, RESIDUAL, QConstants("residual", 0.2, 0.5, gamma=0.9)], ids=str)

@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
     decoding = dial(args)
     model, tokenizer = load(args)
     if not tokenizer.chat_template:
-        raise ConfigError("chat needs a chat model: this tokenizer has no chat template.", hint="use `qadapter generate`")
+        raise ConfigError(
+            "chat needs a chat model: this tokenizer has no chat template.", hint="use `qadapter generate`"
+        )
     chat = Chat(model, tokenizer, args.strength, args.system, args.max_new_tokens, decoding)
     print(f"{args.directory} at strength {args.strength:g}; /help lists the commands")
     while True:

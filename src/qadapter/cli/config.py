@@ -78,7 +78,8 @@ def parse_flags(dataclass_types: Sequence[type], argv: Sequence[str]) -> Values:
     Raises:
         ConfigError: an unknown flag, with the nearest known one, or a value of the wrong type.
     """
-    parser = _FlagParser(list(dataclass_types), allow_abbrev=False, add_help=False)
+    as_list: Any = list(dataclass_types)
+    parser = _FlagParser(as_list, allow_abbrev=False, add_help=False)
     for action in parser._actions:
         action.required, action.default = False, argparse.SUPPRESS
         if action.type is Any:

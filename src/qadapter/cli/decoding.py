@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
     """The flags of loading an artifact and of decoding, but for the strength."""
-    parser.add_argument("--alpha-0", type=not_negative, metavar="A", help="weight of the base policy (default: trained)")
+    parser.add_argument("--alpha-0", type=not_negative, metavar="A", help="weight of the base (default: trained)")
     parser.add_argument(
         "--alpha-tilde", type=positive, metavar="A", help="entropy temperature of the mixed policy (default: trained)"
     )
     parser.add_argument(
-        "--max-new-tokens", type=_count, default=256, metavar="N", help="most tokens of an answer (default: %(default)s)"
+        "--max-new-tokens", type=_count, default=256, metavar="N", help="tokens of an answer (default: %(default)s)"
     )
     parser.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument(

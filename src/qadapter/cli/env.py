@@ -13,7 +13,8 @@ from typing import Any
 from .. import __version__
 
 _REQUIRED = ("torch", "transformers", "peft", "accelerate", "datasets", "safetensors", "tokenizers", "PyYAML")
-_OPTIONAL = ("trl", "gguf", "matplotlib", "bitsandbytes", "flash-attn", "tensorboard", "trackio", "wandb", "deepspeed", "vllm")
+_OPTIONAL = ("trl", "gguf", "matplotlib", "bitsandbytes", "flash-attn", "deepspeed", "vllm")
+_TRACKERS = ("tensorboard", "trackio", "wandb")
 
 
 def add_parser(subparsers: Any) -> None:
@@ -43,7 +44,7 @@ def environment() -> dict[str, Any]:
     return {
         "qadapter": __version__,
         "python": platform.python_version(),
-        **{package: _version(package) for package in (*_REQUIRED, *_OPTIONAL)},
+        **{package: _version(package) for package in (*_REQUIRED, *_OPTIONAL, *_TRACKERS)},
         "os": platform.platform(),
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 def check_eval_split(eval_split: float) -> None:
     """Raise `ConfigError` unless the value is a share between 0 and 1 or a whole number of pairs."""
     if not (0 < eval_split < 1 or (eval_split >= 1 and eval_split == int(eval_split))):
-        raise ConfigError(f"--eval-split must be a share between 0 and 1 or a whole number of pairs, got {eval_split:g}")
+        raise ConfigError(
+            f"--eval-split must be a share between 0 and 1 or a whole number of pairs, got {eval_split:g}"
+        )
 
 
 def split_by_prompt(dataset: Dataset, eval_split: float, seed: int) -> tuple[Dataset, Dataset]:

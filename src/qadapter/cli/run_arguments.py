@@ -65,8 +65,8 @@ MAY_CHANGE_ON_RESUME = {
     *("output_dir", "config", "resume", "overwrite", "run_name", "report_to", "disable_tqdm", "project"),
     *("eval_file", "per_device_eval_batch_size", "save_strategy", "save_steps", "save_total_limit"),
     *("logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica"),
-    *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_revision", "hub_always_push"),
-    *("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "dataloader_pin_memory"),
+    *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_revision"),
+    *("hub_always_push", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "dataloader_pin_memory"),
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -92,7 +92,8 @@ def default_values() -> Values:
     values: Values = {}
     for one in TYPES:
         for entry in dataclasses.fields(one):
-            values[entry.name] = entry.default if entry.default_factory is dataclasses.MISSING else entry.default_factory()
+            factory: Any = entry.default_factory
+            values[entry.name] = entry.default if factory is dataclasses.MISSING else factory()
     return {name: _plain(value) for name, value in {**values, **COMMAND_DEFAULTS}.items()}
 
 

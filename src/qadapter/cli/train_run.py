@@ -30,6 +30,7 @@ class Plan(NamedTuple):
 
     run: RunArguments
     training: QAdapterTrainingArguments
+    output_dir: Path
     config: Values
     """What `config.yaml` will hold."""
     checkpoint: Path | None
@@ -51,7 +52,7 @@ def train(argv: Sequence[str]) -> int:
     """
     plan = plan_run(argv)
     run, training = plan.run, plan.training
-    output_dir = Path(training.output_dir)
+    output_dir = plan.output_dir
     train_dataset, eval_dataset = _datasets(run, training)
     tokenizer = load_base_tokenizer(run.model, revision=run.revision, trust_remote_code=run.trust_remote_code)
     attention = {} if run.attn_implementation is None else {"attn_implementation": run.attn_implementation}
@@ -71,7 +72,7 @@ def train(argv: Sequence[str]) -> int:
         raise KeyboardInterrupt(_how_to_go_on(output_dir)) from None
     trainer.save_model(str(output_dir))
     if trainer.is_world_process_zero():
-        _report(output_dir, metrics, run, 0 if eval_dataset is None else len(trainer.eval_dataset))
+        _report(output_dir, metrics, run, len(eval_dataset or []))
     return 0
 
 
@@ -103,7 +104,7 @@ def plan_run(argv: Sequence[str]) -> Plan:
         run_folder.refuse_contradictions({**default_values(), **saved}, resolved, MAY_CHANGE_ON_RESUME)
         checkpoint = run_folder.last_complete_checkpoint(output_dir)
         logger.info("resuming from %s", checkpoint)
-    return Plan(run, training, _worth_saving(resolved), checkpoint)
+    return Plan(run, training, output_dir, _worth_saving(resolved), checkpoint)
 
 
 def _under_flags(values: Values, flags: Values) -> Values:

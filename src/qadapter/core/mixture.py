@@ -18,9 +18,7 @@ class Mixture(NamedTuple):
     base: Scalar
 
 
-def policy_mixture(
-    residual_q: ResidualQ, *, alpha_0: Scalar, alpha_tilde: Scalar, strength: Scalar = 1.0
-) -> Mixture:
+def policy_mixture(residual_q: ResidualQ, *, alpha_0: Scalar, alpha_tilde: Scalar, strength: Scalar = 1.0) -> Mixture:
     """The weights of the two logit vectors in the customized policy.
 
     From log π̃ = (η·Q̂ + α₀·log π₀ − Ṽ)/α̃ with Q̂ = q₁·z₁ + q₀·z₀ and log π₀ = z₀ − const(s):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from .lm_head import LMHead
 from .mixture import Mixture, policy_mixture
@@ -82,7 +82,7 @@ class _GatheredLogits(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         adapter_hidden: Tensor,
         base_hidden: Tensor,
         head: LMHead,
@@ -127,7 +127,7 @@ class _GatheredLogits(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, grad_z1: Tensor, _z0: Tensor, grad_lse_mixed: Tensor, _base: Tensor) -> tuple:
+    def backward(ctx: Any, grad_z1: Tensor, _z0: Tensor, grad_lse_mixed: Tensor, _base: Tensor) -> tuple:
         grad_lse, actions, z1 = ctx.saved_tensors
         head: LMHead = ctx.head
         if head.softcap is not None:

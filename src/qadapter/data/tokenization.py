@@ -33,9 +33,7 @@ class NoRoomError(DataError):
     """The prompt alone takes `max_length` tokens or more."""
 
 
-def tokenize_pair(
-    pair: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int | None
-) -> TokenizedPair:
+def tokenize_pair(pair: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> TokenizedPair:
     """Tokenize one pair.
 
     Args:
@@ -135,9 +133,7 @@ def _after_prompt(
     return tokenizer(response_text, add_special_tokens=False)["input_ids"]
 
 
-def _end_at_turn(
-    response_ids: list[int], end_id: int | None, tokenizer: PreTrainedTokenizerBase
-) -> list[int]:
+def _end_at_turn(response_ids: list[int], end_id: int | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The response up to its last end-of-turn token, which is added where the text has none at its end."""
     if end_id is None:
         raise DataError("the tokenizer has no EOS token and its chat template ends turns with no special token.")

@@ -68,7 +68,9 @@ def answer_prompts(
             input_ids=torch.tensor(rows, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
             max_new_tokens=max_new_tokens,
-            strength=strength if strength is None or isinstance(strength, (int, float)) else [strength[i] for i in batch],
+            strength=strength
+            if strength is None or isinstance(strength, (int, float))
+            else [strength[i] for i in batch],
             pad_token_id=pad_id,
             eos_token_id=stop_ids,
             **{"do_sample": False, **generate_kwargs},

@@ -3,6 +3,7 @@
 constants      the constants of the method, checked
 frozen_base    what a base must be like; its LM head
 lora           LoRA on some rows of a batch: both policies in one pass
+shared_prefix  prompt, chosen and rejected in one row
 caches         KV caches that count rows in pairs
 modeling       QAdapterForCausalLM: the loss of pairs in its forward, the mixed policy in generate()
 fingerprint    which base and which tokenizer an adapter belongs to

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError, HfHubHTTPError, LocalEntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -73,7 +73,7 @@ def save_artifact(
 
 def load_artifact(
     directory: str | Path,
-    base: str | PreTrainedModel | None = None,
+    base: Any = None,
     *,
     trainable: bool = False,
     revision: str | None = None,
@@ -110,7 +110,9 @@ def load_artifact(
     adapter = directory / ADAPTER_FOLDER
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (adapter / name).is_file():
-            raise ArtifactError(f"{adapter / name} is missing: the artifact is incomplete.", hint="copy the folder again")
+            raise ArtifactError(
+                f"{adapter / name} is missing: the artifact is incomplete.", hint="copy the folder again"
+            )
     try:
         peft_config = PeftConfig.from_pretrained(str(adapter))
         peft_model = PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable, config=peft_config)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ..errors import ConfigError
 
+# A mixin's `super()` is the cache it is mixed into; only the type checker needs to be told.
+_AnyCache: Any = Cache if TYPE_CHECKING else object
 
-class PairedRows:
+
+class PairedRows(_AnyCache):
     """Mixin for a `transformers` cache: row i of the caller is rows i and i + B of the cache."""
 
     def reorder_cache(self, beam_idx: Tensor) -> None:

@@ -25,9 +25,7 @@ def freeze_base(base: PreTrainedModel) -> None:
     if base._is_stateful:
         raise UnsupportedModelError(f"{name} keeps a recurrent state that cannot hold two policies' rows.")
     if base.base_model is base or base.get_output_embeddings() is None:
-        raise UnsupportedModelError(
-            f"{name} has no LM head over a backbone.", hint="load it with AutoModelForCausalLM"
-        )
+        raise UnsupportedModelError(f"{name} has no LM head over a backbone.", hint="load it with AutoModelForCausalLM")
     base.requires_grad_(False)
     for module in base.modules():
         if isinstance(module, nn.Dropout):

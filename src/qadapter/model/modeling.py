@@ -6,18 +6,18 @@ From outside it sees B rows. It knows nothing of data files or trainers: a prefe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+import transformers
 import transformers.pipelines.base
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutputWithPast
-from transformers.utils import ModelOutput
 
 from ..core import LMHead, Mixture, preference_objective, token_values
 from ..core.mixture import Scalar
@@ -26,38 +26,47 @@ from .caches import PairedRows, pair_cache
 from .constants import QConstants
 from .frozen_base import check_lm_head, freeze_base, lm_head_of
 from .lora import RowRouter, Rows
+from .shared_prefix import (
+    PackedPairs,
+    pack_pairs,
+    packed_attention_mask,
+    packed_states,
+    shortest_window,
+    why_not_packable,
+)
+
+logger = transformers.logging.get_logger(__name__)
 
 # The pipeline would log an error that the class is unknown to it, though it works: it goes by a list of names.
 transformers.pipelines.base.SUPPORTED_PEFT_TASKS["text-generation"].append("QAdapterForCausalLM")
 
 
-@dataclass
-class PreferenceOutput(ModelOutput):
+class PreferenceOutput(NamedTuple):
     """The loss of a batch of pairs and its terms. All but `loss` are [pairs] and detached but for `pair_loss`."""
 
-    loss: Tensor | None = None
+    loss: Tensor
     """Mean of `pair_loss` over the pairs of this batch."""
-    pair_loss: Tensor | None = None
+    pair_loss: Tensor
     """preference_loss + chi2_coef · chi2, nats; carries gradients."""
-    preference_loss: Tensor | None = None
+    preference_loss: Tensor
     """−log σ(margin), nats."""
-    chi2: Tensor | None = None
+    chi2: Tensor
     """Mean squared reward over the pair's tokens."""
-    return_chosen: Tensor | None = None
+    return_chosen: Tensor
     """Discounted return of the chosen response, reward units."""
-    return_rejected: Tensor | None = None
+    return_rejected: Tensor
     """Discounted return of the rejected response, reward units."""
-    logp_chosen: Tensor | None = None
+    logp_chosen: Tensor
     """log π̃(chosen response | prompt), nats."""
-    logp_rejected: Tensor | None = None
+    logp_rejected: Tensor
     """log π̃(rejected response | prompt), nats."""
-    base_logp_chosen: Tensor | None = None
+    base_logp_chosen: Tensor
     """log π₀(chosen response | prompt), nats."""
-    base_logp_rejected: Tensor | None = None
+    base_logp_rejected: Tensor
     """log π₀(rejected response | prompt), nats."""
-    q_mean: Tensor | None = None
+    q_mean: Tensor
     """Mean Q̂ of the pair's tokens, reward units."""
-    v_mean: Tensor | None = None
+    v_mean: Tensor
     """Mean Ṽ of the states in which the pair's tokens were taken, reward units."""
 
 
@@ -94,7 +103,8 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         if peft_model is None:
             if isinstance(base, PeftModel):
                 raise UnsupportedModelError(
-                    "the base model already carries a PEFT adapter.", hint="merge_and_unload() it, or pass the plain model"
+                    "the base model already carries a PEFT adapter.",
+                    hint="merge_and_unload() it, or pass the plain model",
                 )
             freeze_base(base)
             check_lm_head(base)
@@ -104,6 +114,12 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         self.generation_config = base.generation_config
         _check_lora(peft_model)
         self.row_router = RowRouter(base)
+        self.window = shortest_window(base)
+        reason = why_not_packable(base)
+        self.share_prefix = reason is None
+        """Whether a pair's prompt is read once for both responses; the result is the same to rounding."""
+        if reason is not None:
+            logger.warning(f"{type(base).__name__}: {reason}; a pair is trained as two rows (slower, same result).")
 
     # ------------------------------------------------------------------ parts
 
@@ -172,6 +188,8 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         if "labels" in backbone_kwargs:
             raise ConfigError("labels have no meaning here; a preference batch has completion_mask and terminated.")
         if completion_mask is not None:
+            if not isinstance(input_ids, Tensor) or isinstance(attention_mask, dict):
+                raise ConfigError("a preference batch needs input_ids, and attention_mask as [rows, tokens].")
             return self._preference_loss(input_ids, attention_mask, completion_mask, terminated, **backbone_kwargs)
 
         mixture = self.constants.mixture(1.0 if strength is None else strength, alpha_0, alpha_tilde)
@@ -184,7 +202,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             elif self.base.config.get_text_config().use_cache if use_cache is None else use_cache:
                 past_key_values = pair_cache(DynamicCache(config=self.base.config.get_text_config(decoder=True)))
         if rows is Rows.BOTH:
-            batch = (inputs_embeds if input_ids is None else input_ids).shape[0]
+            batch = len(inputs_embeds if input_ids is None else input_ids)  # type: ignore[arg-type]
             input_ids, attention_mask, position_ids, inputs_embeds = (
                 _twice(value, batch) for value in (input_ids, attention_mask, position_ids, inputs_embeds)
             )
@@ -201,7 +219,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         hidden = output.last_hidden_state[:, positions]
         if rows is Rows.BOTH:
-            logits = self.head.mixed_logits(*hidden.chunk(2), mixture)
+            logits = self.head.mixed_logits(hidden[:batch], hidden[batch:], mixture)
         else:
             logits = self.head.logits(hidden)
             weight = mixture.adapter if rows is Rows.ADAPTER else mixture.base
@@ -233,6 +251,10 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             )
 
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False, **backbone_kwargs}
+        packed = self._packed(input_ids, first, lengths)
+        if packed is not None:
+            inputs["input_ids"], inputs["position_ids"] = packed.input_ids, packed.position_ids
+            inputs["attention_mask"] = packed_attention_mask(packed.segments, self.dtype)
         with torch.no_grad(), self.row_router.route(Rows.BASE):
             base_hidden = self.base.base_model(**inputs).last_hidden_state
         with self.row_router.route(Rows.ADAPTER):
@@ -247,9 +269,10 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         position = first[row] - 1 + t
         # The state after the last token has no action; its slot takes the last token, and only its value is used.
         action = input_ids[row, torch.minimum(position + 1, (first + lengths - 1)[row])]
+        state = (row, position) if packed is None else packed_states(first, lengths, row, t)
         values = token_values(
-            adapter_hidden[row, position],
-            base_hidden[row, position],
+            adapter_hidden[state],
+            base_hidden[state],
             self.head,
             action,
             residual_q=self.constants.residual_q,
@@ -264,7 +287,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         )
         logp_chosen, logp_rejected = policy_logp_t.detach().sum(dim=1).chunk(2)
         base_logp_chosen, base_logp_rejected = base_logp_t.detach().sum(dim=1).chunk(2)
-        pair_tokens = sum(lengths.chunk(2))
+        pair_tokens = _both_sides(lengths)
         q_sum, v_sum = q_t.detach().sum(dim=1), (v_t[:, :-1] * is_action).detach().sum(dim=1)
         return PreferenceOutput(
             loss=terms.loss.mean(),
@@ -277,18 +300,31 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             logp_rejected=logp_rejected,
             base_logp_chosen=base_logp_chosen,
             base_logp_rejected=base_logp_rejected,
-            q_mean=sum(q_sum.chunk(2)) / pair_tokens,
-            v_mean=sum(v_sum.chunk(2)) / pair_tokens,
+            q_mean=_both_sides(q_sum) / pair_tokens,
+            v_mean=_both_sides(v_sum) / pair_tokens,
         )
+
+    def _packed(self, input_ids: Tensor, first: Tensor, lengths: Tensor) -> PackedPairs | None:
+        """The batch with one row per pair; None where the model or the batch needs two."""
+        if not self.share_prefix:
+            return None
+        packed = pack_pairs(input_ids, first, lengths)
+        if packed is None or self.window is None or packed.input_ids.shape[1] <= self.window:
+            return packed
+        logger.warning_once(
+            f"{type(self.base).__name__}: a pair of {packed.input_ids.shape[1]} tokens is longer than the attention "
+            f"window of {self.window}; such pairs are trained as two rows (slower, same result)."
+        )
+        return None
 
     # ------------------------------------------------------------------ generate
 
     def generate(
         self,
         *args: Any,
-        strength: Scalar | None = None,
-        alpha_0: Scalar | None = None,
-        alpha_tilde: Scalar | None = None,
+        strength: Scalar | Sequence[float] | None = None,
+        alpha_0: Scalar | Sequence[float] | None = None,
+        alpha_tilde: Scalar | Sequence[float] | None = None,
         **kwargs: Any,
     ) -> Any:
         """`GenerationMixin.generate` on the mixed policy.
@@ -307,7 +343,9 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         dial = {name: _checked(name, value) for name, value in dial.items() if value is not None}
         return super().generate(*args, **dial, **kwargs)
 
-    def _prepare_cache_for_generation(self, generation_config: Any, model_kwargs: dict, *args: Any, **kwargs: Any) -> Any:
+    def _prepare_cache_for_generation(
+        self, generation_config: Any, model_kwargs: dict, *args: Any, **kwargs: Any
+    ) -> Any:
         result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
         cache = model_kwargs.get("past_key_values")
         strength = model_kwargs.get("strength")
@@ -328,7 +366,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
     # ------------------------------------------------------------------ save and load
 
-    def save_pretrained(  # type: ignore[override]
+    def save_pretrained(
         self, save_directory: str | Path, *, tokenizer: PreTrainedTokenizerBase | None = None, **kwargs: Any
     ) -> None:
         """Write the artifact: `qadapter_config.json`, `adapter/` (PEFT's files), a model card, the tokenizer.
@@ -344,7 +382,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             save_artifact(self, Path(save_directory), tokenizer)
 
     @classmethod
-    def from_pretrained(cls, directory: str | Path, base: Any = None, **kwargs: Any) -> QAdapterForCausalLM:  # type: ignore[override]
+    def from_pretrained(cls, directory: str | Path, base: Any = None, **kwargs: Any) -> QAdapterForCausalLM:
         """Load an artifact. See `qadapter.model.artifact.load_artifact` for the arguments and the errors."""
         from .artifact import load_artifact
 
@@ -362,17 +400,22 @@ def _check_lora(peft_model: PeftModel) -> None:
     if not isinstance(config, LoraConfig):
         raise UnsupportedModelError(f"the adapter must be a LoRA, got {type(config).__name__}.")
     for field, allowed in (("modules_to_save", None), ("trainable_token_indices", None), ("bias", "none")):
-        if value := getattr(config, field):
-            if value != allowed:
-                raise UnsupportedModelError(
-                    f"LoRA option {field}={value!r} changes weights of the frozen base, which is also π₀.",
-                    hint=f"leave {field} at {allowed!r}",
-                )
+        if (value := getattr(config, field)) and value != allowed:
+            raise UnsupportedModelError(
+                f"LoRA option {field}={value!r} changes weights of the frozen base, which is also π₀.",
+                hint=f"leave {field} at {allowed!r}",
+            )
     if isinstance(peft_model.get_base_model().get_output_embeddings(), LoraLayer):
         raise UnsupportedModelError(
             "LoRA on the LM head gives the two policies different heads.",
             hint="leave the output embedding out of lora_target_modules",
         )
+
+
+def _both_sides(per_response: Tensor) -> Tensor:
+    """[2·pairs] → [pairs]: chosen plus rejected."""
+    chosen, rejected = per_response.chunk(2)
+    return chosen + rejected
 
 
 def _rows_needed(mixture: Mixture) -> Rows:
@@ -386,7 +429,7 @@ def _rows_needed(mixture: Mixture) -> Rows:
     return Rows.BASE if mixture.adapter == 0.0 else Rows.BOTH
 
 
-def _checked(name: str, value: Scalar) -> Scalar:
+def _checked(name: str, value: Scalar | Sequence[float]) -> Scalar:
     """A dial as a float or a float tensor [rows]; an error where it is not finite or out of range."""
     lowest = "> 0" if name == "alpha_tilde" else "≥ 0"
     if not isinstance(value, (int, float)):
@@ -396,7 +439,9 @@ def _checked(name: str, value: Scalar) -> Scalar:
     if bad:
         raise ConfigError(f"{name} must be finite and {lowest}, got {bad[0]}")
     if isinstance(value, Tensor) and value.ndim != 1:
-        raise ConfigError(f"{name} must be a number or one number per prompt, got a tensor of shape {tuple(value.shape)}")
+        raise ConfigError(
+            f"{name} must be a number or one number per prompt, got a tensor of shape {tuple(value.shape)}"
+        )
     return value
 
 

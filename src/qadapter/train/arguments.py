@@ -34,7 +34,7 @@ class QAdapterTrainingArguments(TrainingArguments):
     alpha_tilde: float | None = _preset_field("entropy temperature of the customized policy, alpha_tilde > 0")
     gamma: float | None = _preset_field("discount per token, 0 to 1")
     chi2_coef: float | None = _preset_field("weight of the squared-reward penalty, >= 0")
-    learning_rate: float | None = _preset_field("peak learning rate of AdamW")  # type: ignore[assignment]
+    learning_rate: float | None = _preset_field("peak learning rate of AdamW")
     lora_r: int | None = _preset_field("rank of the LoRA")
     lora_alpha: int | None = _preset_field("LoRA scaling: alpha / r")
     lora_dropout: float | None = _preset_field("dropout before the LoRA")
@@ -68,7 +68,7 @@ class QAdapterTrainingArguments(TrainingArguments):
             raise ConfigError(f"on_bad_row must be stop or skip, got {self.on_bad_row!r}")
         if self.max_length is not None and self.max_length < 2:
             raise ConfigError(f"max_length must be at least 2 (a prompt and a response token), got {self.max_length}")
-        if self.lora_r < 1:
+        if self.lora_r is None or self.lora_r < 1:
             raise ConfigError(f"lora_r must be at least 1, got {self.lora_r}")
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns must stay False: the collator needs the columns of token ids.")
@@ -79,14 +79,14 @@ class QAdapterTrainingArguments(TrainingArguments):
             )
         _ = self.constants  # checks the values now, not after the model is loaded
         # The base pass carries no gradient; the reentrant variant would warn about it at every layer.
-        if self.activation_checkpointing_kwargs is None and self.gradient_checkpointing_kwargs is None:
-            self.activation_checkpointing_kwargs = {"use_reentrant": False}
+        if not (self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs):
+            self.activation_checkpointing_kwargs: dict[str, Any] | str | None = {"use_reentrant": False}
         super().__post_init__()
 
     @property
     def constants(self) -> QConstants:
         """The constants of the method."""
-        return QConstants(self.parametrization, self.alpha_0, self.alpha_tilde, self.gamma, self.chi2_coef)
+        return QConstants(**{name: getattr(self, name) for name in QConstants.__dataclass_fields__})
 
     @property
     def lora_config(self) -> LoraConfig:

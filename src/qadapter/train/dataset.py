@@ -32,8 +32,8 @@ def tokenize_dataset(
         on_bad_row: `stop` or `skip`, for prompts that leave no room for a response.
 
     Returns:
-        The fields of `TokenizedPair` that the collator needs, and `length`, the longer sequence of the pair in
-        tokens. The number of responses that were cut is logged.
+        The fields of `TokenizedPair` that the collator needs, and `length`, the tokens of the pair with its prompt
+        counted once. The number of responses that were cut is logged.
 
     Raises:
         DataError: bad rows, or no usable pair.
@@ -55,7 +55,7 @@ def tokenize_dataset(
                 "rejected_ids": pair.rejected_ids,
                 "chosen_terminated": pair.chosen_terminated,
                 "rejected_terminated": pair.rejected_terminated,
-                "length": len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids)),
+                "length": len(pair.prompt_ids) + len(pair.chosen_ids) + len(pair.rejected_ids),
             }
         )
     report_bad_rows(bad, on_bad_row, logger)

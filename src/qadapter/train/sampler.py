@@ -18,7 +18,7 @@ class LengthGroupedSampler(Sampler[int]):
     (The sampler of transformers draws from the global generator, whose state differs after a restart.)
 
     Args:
-        lengths: tokens of each pair's longer sequence.
+        lengths: tokens of each pair.
         batch_size: pairs per batch, over all processes.
         seed: of the order.
     """

@@ -1,0 +1,120 @@
+"""Prompt, chosen and rejected in one row: the prompt of a pair is read once.
+
+    tokens      p p p c c c c r r     (p prompt, c chosen, r rejected)
+    positions   0 1 2 3 4 5 6 3 4     both responses continue the prompt
+    attention   causal, and chosen and rejected do not see each other
+
+To rounding this gives the hidden states of the two separate rows. Models whose attention such a mask cannot describe
+(a window shorter than the row, ALiBi, kernels without masks) keep two rows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+
+class PackedPairs(NamedTuple):
+    """Pairs with one row each."""
+
+    input_ids: Tensor
+    """[pairs, length], right-padded with the pair's own tokens (never attended to)."""
+    position_ids: Tensor
+    """[pairs, length]; a token's position in its own sequence."""
+    segments: Tensor
+    """[pairs, length]: 0 prompt, 1 chosen, 2 rejected, -1 padding."""
+
+
+def pack_pairs(input_ids: Tensor, first: Tensor, lengths: Tensor) -> PackedPairs | None:
+    """Put each pair into one row.
+
+    Args:
+        input_ids: [2·pairs, tokens], chosen rows then rejected rows, right-padded.
+        first: [2·pairs] position of the first response token.
+        lengths: [2·pairs] number of response tokens.
+
+    Returns:
+        The packed rows; None where a chosen and a rejected row do not begin with the same prompt.
+    """
+    prompt, (chosen, rejected) = first.chunk(2)[0], lengths.chunk(2)
+    chosen_ids, rejected_ids = input_ids.chunk(2)
+    in_prompt = torch.arange(input_ids.shape[1], device=input_ids.device)[None] < prompt[:, None]
+    if not torch.equal(*first.chunk(2)) or bool(((chosen_ids != rejected_ids) & in_prompt).any()):
+        return None
+    column = torch.arange(int((prompt + chosen + rejected).max()), device=input_ids.device)[None]
+    start_of_rejected = (prompt + chosen)[:, None]
+    segments = (column >= prompt[:, None]).long() + (column >= start_of_rejected).long()
+    segments = segments.masked_fill(column >= start_of_rejected + rejected[:, None], -1)
+    position_ids = torch.where(segments < 2, column, column - chosen[:, None]).masked_fill(segments < 0, 0)
+    ids = torch.where(segments < 2, chosen_ids.gather(1, position_ids), rejected_ids.gather(1, position_ids))
+    return PackedPairs(ids, position_ids, segments)
+
+
+def packed_attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
+    """The additive mask of packed rows.
+
+    Args:
+        segments: [pairs, length].
+        dtype: of the hidden states.
+
+    Returns:
+        [pairs, 1, length, length]: 0 where a query may look, the dtype's lowest number elsewhere.
+    """
+    length = segments.shape[1]
+    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
+    query, key = segments[:, :, None], segments[:, None, :]
+    # Padding looks at itself, or its softmax would be over nothing.
+    itself = torch.eye(length, dtype=torch.bool, device=segments.device)
+    allowed = (causal & ((key == 0) | (key == query)) & (key >= 0)) | itself
+    return torch.zeros(allowed.shape, dtype=dtype, device=segments.device).masked_fill(
+        ~allowed, torch.finfo(dtype).min
+    )[:, None]
+
+
+def packed_states(first: Tensor, lengths: Tensor, row: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the states of responses lie in packed rows.
+
+    Args:
+        first: [2·pairs] position of the first response token in its own sequence.
+        lengths: [2·pairs] number of response tokens.
+        row: [states] response of the state, chosen responses first.
+        t: [states] 0 for the state before the first token, up to the response's length for the one after its last.
+
+    Returns:
+        Packed row and column of each state.
+    """
+    pairs = len(first) // 2
+    column = first[row] - 1 + t
+    # The first state of a rejected response is the prompt's last token, which stands before the chosen response.
+    return row % pairs, torch.where((row >= pairs) & (t > 0), column + lengths[row % pairs], column)
+
+
+def why_not_packable(base: PreTrainedModel) -> str | None:
+    """The reason why a model's attention cannot take packed rows; None where it can."""
+    config = base.config.get_text_config()
+    if base.config._attn_implementation not in ("sdpa", "eager"):
+        return f"its attention implementation {base.config._attn_implementation!r} takes no mask of its own"
+    if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", None) == "alibi":
+        return "its positions are ALiBi biases"
+    if "position_ids" not in inspect.signature(base.base_model.forward).parameters:
+        return "it takes no position ids"
+    return None
+
+
+def shortest_window(base: PreTrainedModel) -> int | None:
+    """The size of the model's sliding attention window; None where it attends to everything."""
+    config = base.config.get_text_config()
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and not any("sliding" in kind or "chunked" in kind for kind in kinds):
+        return None
+    if any("chunked" in kind for kind in kinds or ()):
+        window = min(window or config.attention_chunk_size, config.attention_chunk_size)
+    return window

@@ -1,0 +1,159 @@
+"""Saving and loading: the same logits after it, and a clear word for each way an artifact can be wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PAPER, RESIDUAL, make_base, make_model
+from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file, save_file
+
+from qadapter import QAdapterForCausalLM, load_tokenizer
+from qadapter.errors import ArtifactError, ConfigError
+from qadapter.model import QConstants
+from qadapter.model.fingerprint import weights_fingerprint
+
+IDS = torch.arange(3, 19).reshape(2, 8)
+
+
+@pytest.fixture
+def saved(tmp_path: Path, tokenizer) -> Path:
+    make_model(constants=PAPER).save_pretrained(tmp_path / "a", tokenizer=tokenizer)
+    return tmp_path / "a"
+
+
+def edit(folder: Path, **changes) -> None:
+    path = folder / "qadapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize("constants", [PAPER, RESIDUAL, QConstants("residual", 0.2, 0.7, 0.9, 0.5)], ids=str)
+def test_save_load_same_logits(tmp_path: Path, constants: QConstants) -> None:
+    model = make_model(constants=constants)
+    model.save_pretrained(tmp_path)
+    loaded = QAdapterForCausalLM.from_pretrained(tmp_path, make_base())
+    assert loaded.constants == constants
+    assert not loaded.training
+    with torch.no_grad():
+        for strength in (0.0, 0.5, 1.0):
+            assert torch.equal(loaded(IDS, strength=strength).logits, model(IDS, strength=strength).logits)
+
+
+def test_the_base_is_found_by_the_name_in_the_artifact(tmp_path: Path) -> None:
+    make_base().save_pretrained(tmp_path / "base")
+    base = make_base()
+    base.config.name_or_path = str(tmp_path / "base")
+    model = QAdapterForCausalLM(base, PAPER)
+    model.save_pretrained(tmp_path / "a")
+    loaded = QAdapterForCausalLM.from_pretrained(tmp_path / "a", dtype="float32")
+    torch.testing.assert_close(loaded(IDS).logits, model.eval()(IDS).logits)
+
+
+def test_the_fingerprint_ignores_the_adapter_and_the_dtype() -> None:
+    plain, adapted = make_base(), make_model().base
+    assert weights_fingerprint(plain) == weights_fingerprint(adapted)
+    assert weights_fingerprint(plain) == weights_fingerprint(make_base().bfloat16())
+    assert weights_fingerprint(plain) != weights_fingerprint(make_base(seed=1))
+
+
+def test_trainable_loading_goes_on_training(saved: Path) -> None:
+    frozen = QAdapterForCausalLM.from_pretrained(saved, make_base())
+    assert not any(p.requires_grad for p in frozen.parameters())
+    trainable = QAdapterForCausalLM.from_pretrained(saved, make_base(), trainable=True)
+    assert {n for n, p in trainable.named_parameters() if p.requires_grad} == {
+        n for n, _ in trainable.named_parameters() if "lora_" in n
+    }
+
+
+def test_the_root_is_no_ordinary_lora(saved: Path) -> None:
+    """Loaded as one it would sample softmax(z₁) in silence."""
+    with pytest.raises((ValueError, OSError)):
+        PeftModel.from_pretrained(make_base(), str(saved))
+    card = (saved / "README.md").read_text()
+    assert "pipeline_tag" not in card
+    assert "library_name: qadapter" in card
+
+
+def test_the_tokenizer_comes_back_and_is_checked(saved: Path, tokenizer) -> None:
+    assert load_tokenizer(saved)("wa wb")["input_ids"] == tokenizer("wa wb")["input_ids"]
+    (saved / "chat_template.jinja").write_text("{{ messages }}")
+    with pytest.raises(ArtifactError, match="vocabulary, special tokens or chat template differ"):
+        load_tokenizer(saved)
+
+
+@pytest.mark.parametrize("missing", ["qadapter_config.json", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"])
+def test_an_incomplete_artifact(saved: Path, missing: str) -> None:
+    (saved / missing).unlink()
+    with pytest.raises(ArtifactError, match=Path(missing).name.replace(".", r"\.")):
+        QAdapterForCausalLM.from_pretrained(saved, make_base())
+
+
+def test_not_an_artifact_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="is not a Q-Adapter artifact"):
+        QAdapterForCausalLM.from_pretrained(tmp_path / "nowhere")
+    make_model().peft_model.save_pretrained(tmp_path)
+    with pytest.raises(ArtifactError, match=r"ordinary PEFT adapter; load it with peft\.PeftModel"):
+        QAdapterForCausalLM.from_pretrained(tmp_path)
+
+
+def test_another_base(saved: Path) -> None:
+    with pytest.raises(ArtifactError, match="trained on another base: weights_sha256"):
+        QAdapterForCausalLM.from_pretrained(saved, make_base(seed=1))
+    with pytest.raises(ArtifactError, match="model_type is 'llama' in the artifact and 'qwen3'"):
+        QAdapterForCausalLM.from_pretrained(saved, make_base("qwen3"))
+
+
+def test_a_newer_format(saved: Path) -> None:
+    edit(saved, format_version=99)
+    with pytest.raises(ArtifactError, match=r"format version 99; this release reads up to 1\.\nhint: pip install --upgrade"):
+        QAdapterForCausalLM.from_pretrained(saved, make_base())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"constants": {"alpha_0": 1.0}}, "constants missing or unknown"),
+        ({"constants": {**vars(PAPER), "gamma": 7}}, "damaged: gamma must be"),
+        ({"format_version": None}, "no format_version"),
+    ],
+    ids=["missing constants", "impossible constant", "no version"],
+)
+def test_damaged_configs(saved: Path, changes: dict, message: str) -> None:
+    edit(saved, **changes)
+    with pytest.raises(ArtifactError, match=message):
+        QAdapterForCausalLM.from_pretrained(saved, make_base())
+
+
+def test_truncated_json(saved: Path) -> None:
+    path = saved / "qadapter_config.json"
+    path.write_text(path.read_text()[:40])
+    with pytest.raises(ArtifactError, match="is damaged"):
+        QAdapterForCausalLM.from_pretrained(saved, make_base())
+
+
+def test_half_an_adapter(saved: Path) -> None:
+    """PEFT itself only warns about missing weights and would answer with a random half."""
+    path = saved / "adapter" / "adapter_model.safetensors"
+    weights = load_file(path)
+    save_file({name: weights[name] for name in sorted(weights)[:-3]}, path)
+    with pytest.raises(ArtifactError, match="3 tensors are missing or differ"):
+        QAdapterForCausalLM.from_pretrained(saved, make_base())
+    path.write_bytes(path.read_bytes()[:-500])
+    with pytest.raises(ArtifactError, match="cannot be read as a LoRA"):
+        QAdapterForCausalLM.from_pretrained(saved, make_base())
+
+
+def test_adapter_weights_of_another_rank(saved: Path, tmp_path: Path) -> None:
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
+    make_model(lora=lora).save_pretrained(tmp_path / "b")
+    (tmp_path / "b" / "adapter" / "adapter_model.safetensors").rename(saved / "adapter" / "adapter_model.safetensors")
+    with pytest.raises(ArtifactError, match="cannot be read as a LoRA|missing or differ"):
+        QAdapterForCausalLM.from_pretrained(saved, make_base())
+
+
+def test_arguments_for_loading_need_a_name(saved: Path) -> None:
+    with pytest.raises(ConfigError, match=r"\['dtype'\] apply to a base loaded by name"):
+        QAdapterForCausalLM.from_pretrained(saved, make_base(), dtype="float32")

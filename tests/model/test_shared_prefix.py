@@ -1,0 +1,69 @@
+"""One row per pair against two rows: the same losses and gradients, and the layout of the docstring."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import FAMILIES, make_batch, make_model
+
+from qadapter.model.shared_prefix import pack_pairs, packed_attention_mask, packed_states
+
+
+def rows_seen(model) -> list[tuple[int, ...]]:
+    shapes: list[tuple[int, ...]] = []
+    model.base.base_model.register_forward_pre_hook(
+        lambda _m, _a, kw: shapes.append(tuple(kw["input_ids"].shape)), with_kwargs=True
+    )
+    return shapes
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_same_losses_and_gradients(family: str, checkpointing: bool) -> None:
+    batch, found = make_batch(), []
+    for share in (True, False):
+        model = make_model(family).train()
+        model.window = None if family == "llama" else model.window
+        model.share_prefix = share
+        if checkpointing:
+            model.activation_checkpointing_enable({"use_reentrant": False})
+        output = model(**batch)
+        output.loss.backward()
+        found.append((output.pair_loss, [p.grad for p in model.parameters() if p.grad is not None]))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-5)
+    for ours, theirs in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "shared"), [("llama", True), ("gpt2", True), ("qwen3", True), ("mistral", False)])
+def test_who_shares(family: str, shared: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The tiny Mistral's window is 5 tokens: longer pairs fall back to two rows, with the same result."""
+    model = make_model(family)
+    shapes = rows_seen(model)
+    model(**make_batch())
+    assert [shape[0] for shape in shapes] == ([3, 3] if shared else [6, 6])
+
+
+def test_different_prompts_are_not_shared() -> None:
+    model, batch = make_model(), make_batch()
+    batch["input_ids"][4, 1] = 60
+    shapes = rows_seen(model)
+    assert torch.isfinite(model(**batch).pair_loss).all()
+    assert shapes[0][0] == 6
+
+
+def test_the_layout() -> None:
+    ids = torch.tensor([[5, 6, 7, 8, 2, 0], [5, 6, 9, 2, 0, 0]])
+    packed = pack_pairs(ids, first=torch.tensor([2, 2]), lengths=torch.tensor([3, 2]))
+    assert packed is not None
+    assert packed.input_ids.tolist() == [[5, 6, 7, 8, 2, 9, 2]]
+    assert packed.position_ids.tolist() == [[0, 1, 2, 3, 4, 2, 3]]
+    assert packed.segments.tolist() == [[0, 0, 1, 1, 1, 2, 2]]
+    seen = (packed_attention_mask(packed.segments, torch.float32)[0, 0] == 0).int()
+    assert seen[4].tolist() == [1, 1, 1, 1, 1, 0, 0]
+    assert seen[6].tolist() == [1, 1, 0, 0, 0, 1, 1]
+    row, column = packed_states(
+        torch.tensor([2, 2]), torch.tensor([3, 2]), row=torch.tensor([0, 0, 0, 0, 1, 1, 1]), t=torch.tensor([0, 1, 2, 3, 0, 1, 2])
+    )
+    assert row.tolist() == [0] * 7
+    assert column.tolist() == [1, 2, 3, 4, 1, 5, 6]
