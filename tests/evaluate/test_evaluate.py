@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import oracles
 import pytest
 import torch
 from conftest import PAPER, RESIDUAL, make_base, make_model, two_logits
 from datasets import Dataset
 
-import oracles
 from qadapter import QAdapterForCausalLM
 from qadapter.data import encode_prompt
 from qadapter.demo.checker import brief_with_follow_up
@@ -51,7 +51,9 @@ def test_preference_accuracy(tokenizer, batch_size: int) -> None:
             ids = torch.tensor([row["prompt_ids"] + row[f"{side}_ids"]])
             z1, z0 = (z[0].double() for z in two_logits(model, input_ids=ids))
             states = slice(len(row["prompt_ids"]) - 1, None)
-            returns.append(float(sum(oracles.rewards(z1[states], z0[states], row[f"{side}_ids"], True, 0.01, 1.0, 1.0))))
+            returns.append(
+                float(sum(oracles.rewards(z1[states], z0[states], row[f"{side}_ids"], True, 0.01, 1.0, 1.0)))
+            )
         margins.append(returns[0] - returns[1])
     assert result.pairs == 7
     assert result.margin == pytest.approx(sum(margins) / 7, rel=1e-3)
@@ -93,20 +95,24 @@ def test_strength_0_keeps_everything(tokenizer) -> None:
 def test_probe_against_one_choice_at_a_time(tokenizer) -> None:
     model = make_model(constants=RESIDUAL)
     questions = [
-        {"question": f"w{a} wb", "choices": ["va", "vb vc", "wz", "vd"], "answer": i % 4} for i, a in enumerate("abcdef")
+        {"question": f"w{a} wb", "choices": ["va", "vb vc", "wz", "vd"], "answer": i % 4}
+        for i, a in enumerate("abcdef")
     ]
-    expected = []
+    expected: dict[str, list[bool]] = {"base": [], "customized": []}
     for question in questions:
         prompt_ids = tokenizer(f"Question: {question['question']}\nAnswer:")["input_ids"]
-        scores = []
+        scores: dict[str, list[float]] = {"base": [], "customized": []}
         for choice in question["choices"]:
             ids = tokenizer(f" {choice}", add_special_tokens=False)["input_ids"]
-            z1, _ = two_logits(model, input_ids=torch.tensor([prompt_ids + ids]))
-            logp = oracles.log_softmax(z1[0, len(prompt_ids) - 1 : -1])
-            scores.append(float(logp[range(len(ids)), ids].mean()))
-        expected.append(scores.index(max(scores)) == question["answer"])
+            customized, base = two_logits(model, input_ids=torch.tensor([prompt_ids + ids]))
+            for policy, logits in (("base", base), ("customized", customized)):
+                logp = oracles.log_softmax(logits[0, len(prompt_ids) - 1 : -1])
+                scores[policy].append(float(logp[range(len(ids)), ids].mean()))
+        for policy, values in scores.items():
+            expected[policy].append(values.index(max(values)) == question["answer"])
     for batch_size in (1, 5, 64):
-        assert evaluate_probe(model, tokenizer, questions, batch_size=batch_size) == expected
+        assert evaluate_probe(model, tokenizer, questions, batch_size=batch_size)._asdict() == expected
+    assert expected["base"] != expected["customized"]
 
 
 def test_answers_do_not_depend_on_the_batch(tokenizer) -> None:
@@ -117,7 +123,8 @@ def test_answers_do_not_depend_on_the_batch(tokenizer) -> None:
     dials = [0.0, 0.5, 1.0, 2.0]
     mixed = answer_prompts(model, tokenizer, prompts, max_new_tokens=9, strength=dials, batch_size=3)
     assert mixed == [
-        answer_prompts(model, tokenizer, [p], max_new_tokens=9, strength=d)[0] for p, d in zip(prompts, dials, strict=True)
+        answer_prompts(model, tokenizer, [p], max_new_tokens=9, strength=d)[0]
+        for p, d in zip(prompts, dials, strict=True)
     ]
 
 

@@ -84,7 +84,9 @@ def test_the_tokenizer_comes_back_and_is_checked(saved: Path, tokenizer) -> None
         load_tokenizer(saved)
 
 
-@pytest.mark.parametrize("missing", ["qadapter_config.json", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"])
+@pytest.mark.parametrize(
+    "missing", ["qadapter_config.json", "adapter/adapter_model.safetensors", "adapter/adapter_config.json"]
+)
 def test_an_incomplete_artifact(saved: Path, missing: str) -> None:
     (saved / missing).unlink()
     with pytest.raises(ArtifactError, match=Path(missing).name.replace(".", r"\.")):
@@ -108,7 +110,9 @@ def test_another_base(saved: Path) -> None:
 
 def test_a_newer_format(saved: Path) -> None:
     edit(saved, format_version=99)
-    with pytest.raises(ArtifactError, match=r"format version 99; this release reads up to 1\.\nhint: pip install --upgrade"):
+    with pytest.raises(
+        ArtifactError, match=r"format version 99; this release reads up to 1\.\nhint: pip install --upgrade"
+    ):
         QAdapterForCausalLM.from_pretrained(saved, make_base())
 
 
@@ -150,7 +154,7 @@ def test_adapter_weights_of_another_rank(saved: Path, tmp_path: Path) -> None:
     lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM")
     make_model(lora=lora).save_pretrained(tmp_path / "b")
     (tmp_path / "b" / "adapter" / "adapter_model.safetensors").rename(saved / "adapter" / "adapter_model.safetensors")
-    with pytest.raises(ArtifactError, match="cannot be read as a LoRA|missing or differ"):
+    with pytest.raises(ArtifactError, match=r"cannot be read as a LoRA|missing or differ"):
         QAdapterForCausalLM.from_pretrained(saved, make_base())
 
 

@@ -63,7 +63,10 @@ def test_the_layout() -> None:
     assert seen[4].tolist() == [1, 1, 1, 1, 1, 0, 0]
     assert seen[6].tolist() == [1, 1, 0, 0, 0, 1, 1]
     row, column = packed_states(
-        torch.tensor([2, 2]), torch.tensor([3, 2]), row=torch.tensor([0, 0, 0, 0, 1, 1, 1]), t=torch.tensor([0, 1, 2, 3, 0, 1, 2])
+        torch.tensor([2, 2]),
+        torch.tensor([3, 2]),
+        row=torch.tensor([0, 0, 0, 0, 1, 1, 1]),
+        t=torch.tensor([0, 1, 2, 3, 0, 1, 2]),
     )
     assert row.tolist() == [0] * 7
     assert column.tolist() == [1, 2, 3, 4, 1, 5, 6]

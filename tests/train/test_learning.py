@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 
+import oracles
 import pytest
 import torch
 from conftest import make_base, randomize_adapter
 
-import oracles
 from qadapter.data import PreferenceCollator
 from qadapter.model import QAdapterForCausalLM, QConstants
 
@@ -88,7 +88,11 @@ def test_the_learnt_q_orders_actions_rightly(constants: QConstants) -> None:
     values = []
     for action in ACTIONS:
         with torch.no_grad():
-            z0 = model(torch.tensor([[*PROMPT, action]]), strength=0.0, alpha_tilde=constants.alpha_0).logits[0, -1].double()
+            z0 = (
+                model(torch.tensor([[*PROMPT, action]]), strength=0.0, alpha_tilde=constants.alpha_0)
+                .logits[0, -1]
+                .double()
+            )
         q = torch.full_like(z0, -50.0)
         q[ACTIONS] = torch.tensor([SECOND[action, a] for a in ACTIONS], dtype=torch.float64)
         values.append(FIRST[action] + float(oracles.soft_value(q, z0, constants.alpha_0, constants.alpha_tilde)))
@@ -106,7 +110,10 @@ def test_the_learnt_returns_are_the_true_ones() -> None:
         output = model(**batch)
     learnt = (output.return_chosen - output.return_rejected).double()
     true = torch.tensor(
-        [TRUE_RETURN[tuple(r["chosen_ids"][:2])] - TRUE_RETURN[tuple(r["rejected_ids"][:2])] for r in labelled_pairs(False)]
+        [
+            TRUE_RETURN[tuple(r["chosen_ids"][:2])] - TRUE_RETURN[tuple(r["rejected_ids"][:2])]
+            for r in labelled_pairs(False)
+        ]
     ).double()
     assert torch.corrcoef(torch.stack([learnt, true]))[0, 1] > 0.97
 

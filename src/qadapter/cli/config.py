@@ -82,8 +82,6 @@ def parse_flags(dataclass_types: Sequence[type], argv: Sequence[str]) -> Values:
     parser = _FlagParser(as_list, allow_abbrev=False, add_help=False)
     for action in parser._actions:
         action.required, action.default = False, argparse.SUPPRESS
-        if action.type is Any:
-            action.type = str
         if action.type is string_to_bool and action.nargs is None:
             # `--flag` alone also where the default is None.
             action.nargs, action.const = "?", True

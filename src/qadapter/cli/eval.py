@@ -18,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="what an adapter gained and what it kept",
         description="Held-out preference accuracy and margin, and the distance to the base on unrelated prompts.",
     )
-    parser.add_argument("adapter", metavar="DIR", help="the folder that `qadapter train` wrote")
+    parser.add_argument("directory", metavar="DIR", help="the folder that `qadapter train` wrote")
     parser.add_argument("--preference-file", metavar="F", help="held-out pairs, in any format that `train` reads")
     parser.add_argument("--neutral-file", metavar="F", help="JSONL {prompt, kind}; default: 60 prompts of the project")
     parser.add_argument("--output", metavar="J", help="write the result to this JSON file as well")
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     neutral = _read_neutral(args.neutral_file) if args.neutral_file else None
 
     model, tokenizer = load(args)
-    result: dict[str, Any] = {"adapter": args.adapter, "base": model.config.name_or_path}
+    result: dict[str, Any] = {"adapter": args.directory, "base": model.config.name_or_path}
     if pairs is not None:
         tokenized = tokenize_dataset(pairs, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
         pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

@@ -35,7 +35,7 @@ class LMHead(NamedTuple):
         Returns:
             [..., vocabulary] in the dtype of the product; float32 where a cap, a scale or a bias is applied.
         """
-        return self._finish(F.linear(hidden.to(self.weight.dtype), self.weight), bias_weight=1.0)
+        return self._finish(self._product(hidden), bias_weight=1.0)
 
     def mixed_logits(self, adapter_hidden: Tensor, base_hidden: Tensor, mixture: Mixture) -> Tensor:
         """a·z₁ + b·z₀: the customized policy's logits up to a constant of the state.
@@ -59,7 +59,11 @@ class LMHead(NamedTuple):
             )
         hidden = mix_hidden_states(adapter_hidden, base_hidden, mixture)
         bias_weight = _per_row(mixture.adapter + mixture.base, hidden)
-        return self._finish(F.linear(hidden.to(self.weight.dtype), self.weight), bias_weight)
+        return self._finish(self._product(hidden), bias_weight)
+
+    def _product(self, hidden: Tensor) -> Tensor:
+        # A slice of positions is strided, and for strided batches torch multiplies with one copy of W per row.
+        return F.linear(hidden.contiguous().to(self.weight.dtype), self.weight)
 
     def _finish(self, product: Tensor, bias_weight: Scalar) -> Tensor:
         if self.bias is None and self.scale == 1.0 and self.softcap is None:

@@ -41,7 +41,7 @@ class DemoSize:
     """How much the demo does; the tests run a small one."""
 
     train_pairs: int = 400
-    heldout_pairs: int = 140
+    heldout_pairs: int = 100
     prompts: int = 60
     """Held-out prompts that are answered afresh at each strength."""
     max_new_tokens: int = 80
@@ -99,21 +99,20 @@ def run_demo(
     for strength in STRENGTHS:
         with _stage(f"fresh answers, {_label(strength)}"):
             answers[strength] = answer_prompts(
-                customized, tokenizer, prompts, max_new_tokens=size.max_new_tokens, strength=strength, batch_size=32
+                customized, tokenizer, prompts, max_new_tokens=size.max_new_tokens, strength=strength, batch_size=64
             )
         fulfilled[strength] = fulfilment(answers[strength], brief_with_follow_up)
     with _stage("distance to the base on neutral prompts"):
         neutral = _spread(load_neutral_prompts(), size.neutral_prompts)
         found = evaluate_retention(customized, tokenizer, neutral, strengths=STRENGTHS)
         retention = dict(zip(STRENGTHS, found, strict=True))
-    questions, probe = _spread(load_probe(), size.probe_questions), {}
-    for strength in (0.0, 1.0):
-        with _stage(f"multiple-choice probe, {_label(strength)}"):
-            probe[strength] = _mean(evaluate_probe(customized, tokenizer, questions, strength=strength))
+    questions = _spread(load_probe(), size.probe_questions)
+    with _stage("multiple-choice probe, both policies"):
+        probe = evaluate_probe(customized, tokenizer, questions)
     summary = {
         "preference_accuracy": {"before": before.accuracy, "after": after.accuracy},
         "fulfilment": {"before": fulfilled[0.0], "after": fulfilled[1.0]},
-        "retention_probe": {"before": probe[0.0], "after": probe[1.0]},
+        "retention_probe": {"before": _mean(probe.base), "after": _mean(probe.customized)},
         "kl_to_base": retention[1.0].kl_to_base,
         "seconds": time.monotonic() - started,
         "peak_memory_gb": _peak_memory_gb(),
@@ -150,12 +149,13 @@ def _training_defaults(output_dir: Path) -> dict[str, Any]:
     return {
         "output_dir": str(output_dir),
         "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
         "max_length": 112,
-        "logging_steps": 5,
+        "logging_steps": 10,
         "save_strategy": "no",
         "disable_tqdm": True,
         "seed": 0,
+        "chi2_coef": 0.3,
+        "learning_rate": 1.5e-3,
     }
 
 
@@ -253,7 +253,7 @@ def _peak_memory_gb() -> float:
 def _stage(name: str) -> Iterator[None]:
     started = time.monotonic()
     yield
-    _say(f"  {name:<42}{time.monotonic() - started:6.0f} s")
+    _say(f"  {name:<42}{time.monotonic() - started:6.0f} s{_peak_memory_gb():8.2f} GB")
 
 
 def _say(text: str) -> None:

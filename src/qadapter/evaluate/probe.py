@@ -5,13 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
+from ..data import PreferenceCollator
 from ..model import QAdapterForCausalLM
+
+
+class ProbeResult(NamedTuple):
+    """Per question, whether the right choice scored highest."""
+
+    base: list[bool]
+    customized: list[bool]
 
 
 def load_probe() -> list[dict[str, Any]]:
@@ -26,45 +33,60 @@ def evaluate_probe(
     tokenizer: PreTrainedTokenizerBase,
     questions: Sequence[dict[str, Any]] | None = None,
     *,
-    strength: float = 1.0,
-    batch_size: int = 32,
-) -> list[bool]:
-    """Answer by the mean log-probability per token of each choice after "Question: … Answer:".
+    batch_size: int = 16,
+) -> ProbeResult:
+    """Score each choice by its mean log-probability per token after "Question: … Answer:", under both policies.
+
+    Two choices of a question go through the model as a pair, so that both policies' log-probabilities come out of
+    one forward and the question is read once for both.
 
     Args:
-        model: the model; put in eval mode.
+        model: the model; put in eval mode. The customized policy is the one at strength 1.
         tokenizer: its tokenizer.
-        questions: default the project's probe.
-        strength: η of the policy that answers; 0 is the base.
-        batch_size: choices per batch.
+        questions: default the project's probe. Every question has an even number of choices.
+        batch_size: pairs of choices per batch; no result depends on it.
 
     Returns:
-        One entry per question: whether the right choice scored highest.
+        The right and wrong answers of both policies.
     """
     model.eval()
     questions = load_probe() if questions is None else questions
-    rows: list[tuple[list[int], int]] = []
+    choices: list[tuple[list[int], list[int]]] = []
     for question in questions:
         prompt_ids = tokenizer(f"Question: {question['question']}\nAnswer:")["input_ids"]
         for choice in question["choices"]:
-            rows.append((prompt_ids + tokenizer(f" {choice}", add_special_tokens=False)["input_ids"], len(prompt_ids)))
-    scores = torch.empty(len(rows))
-    order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))
+            choices.append((prompt_ids, tokenizer(f" {choice}", add_special_tokens=False)["input_ids"]))
+    pairs: list[dict[str, Any]] = [
+        {
+            "prompt_ids": prompt_ids,
+            "chosen_ids": one,
+            "rejected_ids": other,
+            "chosen_terminated": True,
+            "rejected_terminated": True,
+        }
+        for (prompt_ids, one), (_, other) in zip(choices[::2], choices[1::2], strict=True)
+    ]
+    collate = PreferenceCollator(pad_token_id=0)
+    scores = torch.empty(2, len(choices))
+    order = sorted(range(len(pairs)), key=lambda index: sum(len(pairs[index][key]) for key in _PARTS))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
-        ids = pad_sequence([torch.tensor(rows[i][0]) for i in batch], batch_first=True).to(model.device)
-        mask = pad_sequence([torch.ones(len(rows[i][0]), dtype=torch.long) for i in batch], batch_first=True)
-        # Only the choices' positions need the LM head; they lie in the last tokens of the padded batch.
-        keep = ids.shape[1] - min(rows[i][1] for i in batch) + 1
-        logits = model(
-            ids, attention_mask=mask.to(model.device), logits_to_keep=keep, strength=strength, use_cache=False
-        ).logits
-        logp = logits.float().log_softmax(-1)
-        offset = ids.shape[1] - keep
-        for row, index in enumerate(batch):
-            tokens, first = rows[index]
-            positions = torch.arange(first - 1, len(tokens) - 1) - offset
-            chosen = ids[row, first : len(tokens)]
-            scores[index] = logp[row, positions.to(logp.device), chosen].mean()
-    best = scores.view(len(questions), -1).argmax(dim=1).tolist()
-    return [guess == question["answer"] for guess, question in zip(best, questions, strict=True)]
+        inputs = collate([pairs[index] for index in batch])
+        output = model(**{name: value.to(model.device) for name, value in inputs.items()})
+        where = torch.tensor(batch)
+        for policy, (one, other) in enumerate(
+            ((output.base_logp_chosen, output.base_logp_rejected), (output.logp_chosen, output.logp_rejected))
+        ):
+            scores[policy, 2 * where], scores[policy, 2 * where + 1] = one.cpu().float(), other.cpu().float()
+    scores /= torch.tensor([len(ids) for _, ids in choices])
+    right: list[list[bool]] = [[], []]
+    first = 0
+    for question in questions:
+        last = first + len(question["choices"])
+        for policy in (0, 1):
+            right[policy].append(int(scores[policy, first:last].argmax()) == question["answer"])
+        first = last
+    return ProbeResult(base=right[0], customized=right[1])
+
+
+_PARTS = ("prompt_ids", "chosen_ids", "rejected_ids")

@@ -16,6 +16,10 @@ from ..generate import answer_prompts
 from ..model import QAdapterForCausalLM
 
 
+# Whole rows of logits are compared: eight sequences keep that to a few hundred megabytes.
+_COMPARED_AT_ONCE = 8
+
+
 @dataclass(frozen=True)
 class RetentionResult:
     """Distance to the base, per token of the base's own answers."""
@@ -55,7 +59,7 @@ def evaluate_retention(
         prompts: {kind, prompt}; default the project's neutral prompts.
         strengths: η of the customized policies to compare with the base.
         max_new_tokens: most tokens of a base answer.
-        batch_size: prompts per batch.
+        batch_size: prompts answered at a time.
 
     Returns:
         One result per strength: means over all compared tokens.
@@ -72,20 +76,35 @@ def evaluate_retention(
     )
     # Per strength: (kind, KL, whether the most likely tokens agree) of every token.
     tokens: list[list[tuple[str, float, bool]]] = [[] for _ in strengths]
-    for row, text, answer in zip(prompts, texts, answers, strict=True):
-        ids = torch.tensor([encode_prompt(text, tokenizer) + answer.token_ids], device=model.device)
+    sequences = [encode_prompt(text, tokenizer) + answer.token_ids for text, answer in zip(texts, answers, strict=True)]
+    order = sorted(range(len(prompts)), key=lambda index: len(sequences[index]))
+    for start in range(0, len(order), _COMPARED_AT_ONCE):
+        batch = order[start : start + _COMPARED_AT_ONCE]
+        lengths = [len(answers[index].token_ids) for index in batch]
+        inputs = _left_padded([sequences[index] for index in batch], model.device)
 
-        def logp(strength: float, ids: torch.Tensor = ids, keep: int = len(answer.token_ids) + 1) -> torch.Tensor:
-            logits = model(ids, logits_to_keep=keep, strength=strength, use_cache=False).logits
-            return logits[0, :-1].float().log_softmax(-1)
+        def logp(strength: float, inputs: dict = inputs, keep: int = max(lengths) + 1) -> torch.Tensor:
+            logits = model(**inputs, logits_to_keep=keep, strength=strength, use_cache=False).logits
+            return logits[:, :-1].float().log_softmax(-1)
 
         base = logp(0.0)
         for found, strength in zip(tokens, strengths, strict=True):
             customized = logp(strength)
-            kl = (base.exp() * (base - customized)).sum(-1).tolist()
-            agree = (base.argmax(-1) == customized.argmax(-1)).tolist()
-            found += [(row["kind"], *values) for values in zip(kl, agree, strict=True)]
+            kl = (base.exp() * (base - customized)).sum(-1)
+            agree = base.argmax(-1) == customized.argmax(-1)
+            for row, (index, length) in enumerate(zip(batch, lengths, strict=True)):
+                kind = prompts[index]["kind"]
+                values = zip(kl[row, -length:].tolist(), agree[row, -length:].tolist(), strict=True)
+                found += [(kind, *value) for value in values]
     return [_summary(found, len(prompts)) for found in tokens]
+
+
+def _left_padded(rows: list[list[int]], device: torch.device) -> dict[str, torch.Tensor]:
+    """Rows of unequal length that end together, so that their answers lie in the last columns."""
+    width = max(map(len, rows))
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
+    return {"input_ids": ids, "attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
 
 
 def _summary(tokens: list[tuple[str, float, bool]], prompts: int) -> RetentionResult:

@@ -4,6 +4,8 @@ constants      the constants of the method, checked
 frozen_base    what a base must be like; its LM head
 lora           LoRA on some rows of a batch: both policies in one pass
 shared_prefix  prompt, chosen and rejected in one row
+pair_loss      the loss of a batch of pairs, from the hidden states of both policies
+dial           strength, alpha_0 and alpha_tilde at decode time, checked
 caches         KV caches that count rows in pairs
 modeling       QAdapterForCausalLM: the loss of pairs in its forward, the mixed policy in generate()
 fingerprint    which base and which tokenizer an adapter belongs to
@@ -15,7 +17,8 @@ from .artifact import load_tokenizer
 from .constants import QConstants
 from .loading import DEFAULT_MODEL, load_base, load_base_tokenizer
 from .lora import Rows
-from .modeling import PreferenceOutput, QAdapterForCausalLM
+from .modeling import QAdapterForCausalLM
+from .pair_loss import PreferenceOutput
 
 __all__ = [
     "DEFAULT_MODEL",

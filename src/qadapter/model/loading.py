@@ -61,11 +61,14 @@ def load_base(
         dtype = DTYPES[dtype]
     source, revision = _resolve(name, revision, trust_remote_code)
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        model = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, use_safetensors=True, **kwargs
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"the base model {str(name)!r} cannot be loaded: {error}") from error
+    # Artifacts record this name; a path into our cache would mean nothing on another machine.
+    model.config.name_or_path = str(name)
+    return model
 
 
 def load_base_tokenizer(

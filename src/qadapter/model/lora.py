@@ -13,6 +13,7 @@ from enum import Enum
 
 import torch
 import torch.nn.functional as F
+from peft import LoraConfig, PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
@@ -112,3 +113,26 @@ def _add_low_rank(layer: LoraLinear, out: Tensor, x: Tensor) -> Tensor:
         bias = None if b.bias is None else b.bias.to(x.dtype)
         out += F.linear(low_rank, b.weight.to(x.dtype), bias) * layer.scaling[name]
     return out
+
+
+def default_lora() -> LoraConfig:
+    """r=8, alpha=16, no dropout, on all linear layers but the LM head."""
+    return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def check_lora(peft_model: PeftModel) -> None:
+    """Refuse what would change the base policy or make the LM heads of the two policies differ."""
+    config = peft_model.active_peft_config
+    if not isinstance(config, LoraConfig):
+        raise UnsupportedModelError(f"the adapter must be a LoRA, got {type(config).__name__}.")
+    for field, allowed in (("modules_to_save", None), ("trainable_token_indices", None), ("bias", "none")):
+        if (value := getattr(config, field)) and value != allowed:
+            raise UnsupportedModelError(
+                f"LoRA option {field}={value!r} changes weights of the frozen base, which is also π₀.",
+                hint=f"leave {field} at {allowed!r}",
+            )
+    if isinstance(peft_model.get_base_model().get_output_embeddings(), LoraLayer):
+        raise UnsupportedModelError(
+            "LoRA on the LM head gives the two policies different heads.",
+            hint="leave the output embedding out of lora_target_modules",
+        )

@@ -5,32 +5,31 @@ From outside it sees B rows. It knows nothing of data files or trainers: a prefe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import transformers
 import transformers.pipelines.base
 from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ..core import LMHead, Mixture, preference_objective, token_values
+from ..core import LMHead
 from ..core.mixture import Scalar
-from ..errors import ConfigError, DataError, UnsupportedModelError
+from ..errors import ConfigError, UnsupportedModelError
 from .caches import PairedRows, pair_cache
 from .constants import QConstants
+from .dial import checked_dial, rows_needed
 from .frozen_base import check_lm_head, freeze_base, lm_head_of
-from .lora import RowRouter, Rows
+from .lora import RowRouter, Rows, check_lora, default_lora
+from .pair_loss import PreferenceOutput, pair_loss, response_spans
 from .shared_prefix import (
     PackedPairs,
     pack_pairs,
     packed_attention_mask,
-    packed_states,
     shortest_window,
     why_not_packable,
 )
@@ -39,35 +38,6 @@ logger = transformers.logging.get_logger(__name__)
 
 # The pipeline would log an error that the class is unknown to it, though it works: it goes by a list of names.
 transformers.pipelines.base.SUPPORTED_PEFT_TASKS["text-generation"].append("QAdapterForCausalLM")
-
-
-class PreferenceOutput(NamedTuple):
-    """The loss of a batch of pairs and its terms. All but `loss` are [pairs] and detached but for `pair_loss`."""
-
-    loss: Tensor
-    """Mean of `pair_loss` over the pairs of this batch."""
-    pair_loss: Tensor
-    """preference_loss + chi2_coef · chi2, nats; carries gradients."""
-    preference_loss: Tensor
-    """−log σ(margin), nats."""
-    chi2: Tensor
-    """Mean squared reward over the pair's tokens."""
-    return_chosen: Tensor
-    """Discounted return of the chosen response, reward units."""
-    return_rejected: Tensor
-    """Discounted return of the rejected response, reward units."""
-    logp_chosen: Tensor
-    """log π̃(chosen response | prompt), nats."""
-    logp_rejected: Tensor
-    """log π̃(rejected response | prompt), nats."""
-    base_logp_chosen: Tensor
-    """log π₀(chosen response | prompt), nats."""
-    base_logp_rejected: Tensor
-    """log π₀(rejected response | prompt), nats."""
-    q_mean: Tensor
-    """Mean Q̂ of the pair's tokens, reward units."""
-    v_mean: Tensor
-    """Mean Ṽ of the states in which the pair's tokens were taken, reward units."""
 
 
 class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
@@ -112,7 +82,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         self.constants = constants or QConstants()
         self.peft_model = peft_model
         self.generation_config = base.generation_config
-        _check_lora(peft_model)
+        check_lora(peft_model)
         self.row_router = RowRouter(base)
         self.window = shortest_window(base)
         reason = why_not_packable(base)
@@ -193,7 +163,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             return self._preference_loss(input_ids, attention_mask, completion_mask, terminated, **backbone_kwargs)
 
         mixture = self.constants.mixture(1.0 if strength is None else strength, alpha_0, alpha_tilde)
-        rows = _rows_needed(mixture)
+        rows = rows_needed(mixture)
         if isinstance(past_key_values, PairedRows):
             rows = Rows.BOTH
         elif rows is Rows.BOTH:
@@ -241,15 +211,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> PreferenceOutput:
         if terminated is None:
             raise ConfigError("a preference batch needs terminated ([rows] bool) beside completion_mask.")
-        completion_mask = completion_mask.bool()
-        lengths, first = completion_mask.sum(dim=1), completion_mask.int().argmax(dim=1)
-        if bool((lengths == 0).any()) or bool((first == 0).any()):
-            bad = torch.nonzero((lengths == 0) | (first == 0)).flatten().tolist()
-            raise DataError(
-                f"rows {bad} of the batch have no response token, or no prompt token before it.",
-                hint="raise max_length, or check the file with `qadapter data check`",
-            )
-
+        first, lengths = response_spans(completion_mask.bool())
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False, **backbone_kwargs}
         packed = self._packed(input_ids, first, lengths)
         if packed is not None:
@@ -259,49 +221,16 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             base_hidden = self.base.base_model(**inputs).last_hidden_state
         with self.row_router.route(Rows.ADAPTER):
             adapter_hidden = self.base.base_model(**inputs).last_hidden_state
-
-        # State t of a response sits at the position before its token t. A response that was cut has one more state
-        # that counts, the one it was left in.
-        step = torch.arange(int(lengths.max()) + 1, device=input_ids.device)[None, :]
-        is_state = step < (lengths + (~terminated).long())[:, None]
-        is_action = step[:, :-1] < lengths[:, None]
-        row, t = is_state.nonzero(as_tuple=True)
-        position = first[row] - 1 + t
-        # The state after the last token has no action; its slot takes the last token, and only its value is used.
-        action = input_ids[row, torch.minimum(position + 1, (first + lengths - 1)[row])]
-        state = (row, position) if packed is None else packed_states(first, lengths, row, t)
-        values = token_values(
-            adapter_hidden[state],
-            base_hidden[state],
+        return pair_loss(
+            adapter_hidden,
+            base_hidden,
             self.head,
-            action,
-            residual_q=self.constants.residual_q,
-            alpha_0=self.constants.alpha_0,
-            alpha_tilde=self.constants.alpha_tilde,
-        )
-        grids = [torch.zeros(is_state.shape, dtype=v.dtype, device=v.device).index_put((row, t), v) for v in values]
-        v_t = grids[1]
-        q_t, policy_logp_t, base_logp_t = (grids[i][:, :-1] * is_action for i in (0, 2, 3))
-        terms = preference_objective(
-            q_t, v_t, lengths, terminated, gamma=self.constants.gamma, chi2_coef=self.constants.chi2_coef
-        )
-        logp_chosen, logp_rejected = policy_logp_t.detach().sum(dim=1).chunk(2)
-        base_logp_chosen, base_logp_rejected = base_logp_t.detach().sum(dim=1).chunk(2)
-        pair_tokens = _both_sides(lengths)
-        q_sum, v_sum = q_t.detach().sum(dim=1), (v_t[:, :-1] * is_action).detach().sum(dim=1)
-        return PreferenceOutput(
-            loss=terms.loss.mean(),
-            pair_loss=terms.loss,
-            preference_loss=terms.preference_loss.detach(),
-            chi2=terms.chi2.detach(),
-            return_chosen=terms.return_chosen.detach(),
-            return_rejected=terms.return_rejected.detach(),
-            logp_chosen=logp_chosen,
-            logp_rejected=logp_rejected,
-            base_logp_chosen=base_logp_chosen,
-            base_logp_rejected=base_logp_rejected,
-            q_mean=_both_sides(q_sum) / pair_tokens,
-            v_mean=_both_sides(v_sum) / pair_tokens,
+            self.constants,
+            input_ids=input_ids,
+            first=first,
+            lengths=lengths,
+            terminated=terminated,
+            packed=packed is not None,
         )
 
     def _packed(self, input_ids: Tensor, first: Tensor, lengths: Tensor) -> PackedPairs | None:
@@ -340,7 +269,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             ConfigError: a negative or non-finite dial, or a mixture without any policy.
         """
         dial = {"strength": strength, "alpha_0": alpha_0, "alpha_tilde": alpha_tilde}
-        dial = {name: _checked(name, value) for name, value in dial.items() if value is not None}
+        dial = {name: checked_dial(name, value) for name, value in dial.items() if value is not None}
         return super().generate(*args, **dial, **kwargs)
 
     def _prepare_cache_for_generation(
@@ -352,7 +281,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         mixture = self.constants.mixture(
             1.0 if strength is None else strength, model_kwargs.get("alpha_0"), model_kwargs.get("alpha_tilde")
         )
-        if cache is not None and _rows_needed(mixture) is Rows.BOTH:
+        if cache is not None and rows_needed(mixture) is Rows.BOTH:
             model_kwargs["past_key_values"] = pair_cache(cache)
         return result
 
@@ -387,62 +316,6 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         from .artifact import load_artifact
 
         return load_artifact(directory, base, **kwargs)
-
-
-def default_lora() -> LoraConfig:
-    """r=8, alpha=16, no dropout, on all linear layers but the LM head."""
-    return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
-
-
-def _check_lora(peft_model: PeftModel) -> None:
-    """Refuse what would change the base policy or make the LM heads of the two policies differ."""
-    config = peft_model.active_peft_config
-    if not isinstance(config, LoraConfig):
-        raise UnsupportedModelError(f"the adapter must be a LoRA, got {type(config).__name__}.")
-    for field, allowed in (("modules_to_save", None), ("trainable_token_indices", None), ("bias", "none")):
-        if (value := getattr(config, field)) and value != allowed:
-            raise UnsupportedModelError(
-                f"LoRA option {field}={value!r} changes weights of the frozen base, which is also π₀.",
-                hint=f"leave {field} at {allowed!r}",
-            )
-    if isinstance(peft_model.get_base_model().get_output_embeddings(), LoraLayer):
-        raise UnsupportedModelError(
-            "LoRA on the LM head gives the two policies different heads.",
-            hint="leave the output embedding out of lora_target_modules",
-        )
-
-
-def _both_sides(per_response: Tensor) -> Tensor:
-    """[2·pairs] → [pairs]: chosen plus rejected."""
-    chosen, rejected = per_response.chunk(2)
-    return chosen + rejected
-
-
-def _rows_needed(mixture: Mixture) -> Rows:
-    """Which policies the mixture needs. Tensors are taken to need both: looking would wait for the device."""
-    if isinstance(mixture.adapter, Tensor) or isinstance(mixture.base, Tensor):
-        return Rows.BOTH
-    if mixture.adapter == 0.0 and mixture.base == 0.0:
-        raise ConfigError("strength 0 with alpha_0 0 leaves no policy: every token would be equally likely.")
-    if mixture.base == 0.0:
-        return Rows.ADAPTER
-    return Rows.BASE if mixture.adapter == 0.0 else Rows.BOTH
-
-
-def _checked(name: str, value: Scalar | Sequence[float]) -> Scalar:
-    """A dial as a float or a float tensor [rows]; an error where it is not finite or out of range."""
-    lowest = "> 0" if name == "alpha_tilde" else "≥ 0"
-    if not isinstance(value, (int, float)):
-        value = torch.as_tensor(value, dtype=torch.float32)
-    entries = value.flatten().tolist() if isinstance(value, Tensor) else [value]
-    bad = [v for v in entries if not math.isfinite(v) or v < 0 or (name == "alpha_tilde" and v == 0)]
-    if bad:
-        raise ConfigError(f"{name} must be finite and {lowest}, got {bad[0]}")
-    if isinstance(value, Tensor) and value.ndim != 1:
-        raise ConfigError(
-            f"{name} must be a number or one number per prompt, got a tensor of shape {tuple(value.shape)}"
-        )
-    return value
 
 
 def _twice(value: Any, rows: int) -> Any:

@@ -48,11 +48,11 @@ class QAdapterTrainingArguments(TrainingArguments):
     on_bad_row: str = field(default="stop", metadata={"help": "what to do about bad rows of data: stop or skip"})
 
     num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the training pairs"})
-    lr_scheduler_type: Any = field(default="cosine", metadata={"help": "learning rate schedule"})
+    lr_scheduler_type: str = field(default="cosine", metadata={"help": "learning rate schedule"})
     warmup_steps: float = field(default=0.1, metadata={"help": "warm-up steps; below 1 a share of all steps"})
     logging_steps: float = field(default=10, metadata={"help": "steps between two log lines"})
-    eval_strategy: Any = field(default="no", metadata={"help": "when to evaluate: no, steps or epoch"})
-    report_to: Any = field(default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none"})
+    eval_strategy: str = field(default="no", metadata={"help": "when to evaluate: no, steps or epoch"})
+    report_to: None | str | list[str] = field(default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none"})
     remove_unused_columns: bool = field(default=False, metadata={"help": "kept False: the collator needs all columns"})
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "order of the pairs: group_by_length, random or sequential"}

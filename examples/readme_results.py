@@ -1,0 +1,64 @@
+"""Write the "Measured" part of the README from the result files, so that no figure in it is typed by hand.
+
+python examples/readme_results.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+START = "<!-- results: made by `python examples/readme_results.py`, from results/*.json -->"
+END = "<!-- end of results -->"
+
+
+def measured() -> str:
+    """The Markdown between the two marks."""
+    demo = json.loads((ROOT / "results" / "demo.json").read_text(encoding="utf-8"))
+    counts = demo["counts"]
+    rows = [
+        ("fresh answers that fulfil the preference, of " + str(counts["answered_prompts"]), "fulfilment"),
+        ("held-out preference accuracy, " + str(counts["heldout_pairs"]) + " pairs", "preference_accuracy"),
+        ("multiple-choice probe, " + str(counts["probe_questions"]) + " questions", "retention_probe"),
+    ]
+    lines = [
+        f"`make demo` on 2 CPU cores: {demo['seconds']:.0f} s in all, of which {demo['train_seconds']:.0f} s training "
+        f"on {counts['train_pairs']} pairs; at most {demo['peak_memory_gb']:.1f} GB of memory "
+        "([results/demo.json](results/demo.json); reproduce with `make demo`).",
+        "",
+        "| | before | after |",
+        "|---|---|---|",
+        *(f"| {label} | {demo[key]['before']:.1%} | {demo[key]['after']:.1%} |" for label, key in rows),
+        f"| KL to the base on neutral prompts, nats per token | 0 | {demo['kl_to_base']:.3f} |",
+        "",
+        "Along the dial: "
+        + "; ".join(
+            f"strength {point['strength']:g}: {point['fulfilment']:.1%} fulfilled at KL {point['kl_to_base']:.3f}"
+            for point in demo["by_strength"]
+        )
+        + ".",
+    ]
+    politeness = ROOT / "results" / "politeness.json"
+    if politeness.exists():
+        result = json.loads(politeness.read_text(encoding="utf-8"))
+        lines += [
+            "",
+            f"On a public politeness preference (894 pairs, one epoch, `--preset default`): held-out accuracy "
+            f"{result['preference']['accuracy']:.3f} on {result['preference']['pairs']} pairs at a KL to the base of "
+            f"{result['retention']['kl_to_base']:.3f} on neutral prompts ([results/politeness.json]"
+            "(results/politeness.json); reproduce with [recipes/politeness.sh](recipes/politeness.sh)).",
+        ]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    readme.write_text(f"{before}{START}\n{measured()}\n{END}{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The decode-time dials: strength, alpha_0, alpha_tilde; checked, and what they ask of the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..core import Mixture
+from ..core.mixture import Scalar
+from ..errors import ConfigError
+from .lora import Rows
+
+
+def rows_needed(mixture: Mixture) -> Rows:
+    """Which policies the mixture needs. Tensors are taken to need both: looking would wait for the device."""
+    if isinstance(mixture.adapter, Tensor) or isinstance(mixture.base, Tensor):
+        return Rows.BOTH
+    if mixture.adapter == 0.0 and mixture.base == 0.0:
+        raise ConfigError("strength 0 with alpha_0 0 leaves no policy: every token would be equally likely.")
+    if mixture.base == 0.0:
+        return Rows.ADAPTER
+    return Rows.BASE if mixture.adapter == 0.0 else Rows.BOTH
+
+
+def checked_dial(name: str, value: Scalar | Sequence[float]) -> Scalar:
+    """A dial as a float or a float tensor [rows]; an error where it is not finite or out of range."""
+    lowest = "> 0" if name == "alpha_tilde" else "≥ 0"
+    if not isinstance(value, (int, float)):
+        value = torch.as_tensor(value, dtype=torch.float32)
+    entries = value.flatten().tolist() if isinstance(value, Tensor) else [value]
+    bad = [v for v in entries if not math.isfinite(v) or v < 0 or (name == "alpha_tilde" and v == 0)]
+    if bad:
+        raise ConfigError(f"{name} must be finite and {lowest}, got {bad[0]}")
+    if isinstance(value, Tensor) and value.ndim != 1:
+        raise ConfigError(
+            f"{name} must be a number or one number per prompt, got a tensor of shape {tuple(value.shape)}"
+        )
+    return value

@@ -1,0 +1,97 @@
+"""The real model, SmolLM2-135M-Instruct: run where it is already cached, and by `make test-all` always."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import oracles
+import pytest
+import torch
+
+from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments, load_tokenizer
+from qadapter.demo.run import shipped_pairs
+from qadapter.generate import answer_prompts
+from qadapter.model import DEFAULT_MODEL, QConstants, load_base, load_base_tokenizer
+from qadapter.model.loading import default_model_folder
+
+pytestmark = [
+    pytest.mark.real_model,
+    pytest.mark.skipif(
+        not (default_model_folder().is_dir() or os.environ.get("QADAPTER_REAL_MODEL")),
+        reason="SmolLM2-135M-Instruct is not cached; `make test-all` or `make demo` fetches it (93 MB)",
+    ),
+]
+QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+@pytest.fixture(autouse=True)
+def _all_cores():
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return load_base_tokenizer(DEFAULT_MODEL)
+
+
+def test_the_base_answers_and_strength_0_is_its_own_generate(tokenizer) -> None:
+    base = load_base(DEFAULT_MODEL, dtype="float32")
+    inputs = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    expected = base.generate(**inputs, max_new_tokens=24, do_sample=False)
+    assert "Paris" in tokenizer.decode(expected[0])
+    model = QAdapterForCausalLM(base, QConstants("residual", 1.0, 1.0))
+    assert torch.equal(model.generate(**inputs, max_new_tokens=24, do_sample=False, strength=0.0), expected)
+
+
+def test_the_mixture_is_exact(tokenizer) -> None:
+    """Log-probs of a mixed policy in float32 against two PEFT passes, on a left-padded batch, through generate()."""
+    model = QAdapterForCausalLM(load_base(DEFAULT_MODEL, dtype="float32"), QConstants("logits", 0.5, 1.0)).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.02)
+    tokenizer.padding_side = "left"
+    texts = ["The weather in spring is", "Two plus two"]
+    inputs = tokenizer(texts, return_tensors="pt", padding=True)
+    output = model.generate(
+        **inputs, max_new_tokens=12, do_sample=False, return_dict_in_generate=True, output_logits=True
+    )
+    model.row_router.remove()
+    for row, sequence in enumerate(output.sequences):
+        alone = sequence[int((1 - inputs["attention_mask"][row]).sum()) :][None]
+        with torch.no_grad():
+            z1 = model.base(alone).logits[0].double()
+            with model.peft_model.disable_adapter():
+                z0 = model.base(alone).logits[0].double()
+        expected = oracles.policy_logp(z1, z0, 0.5, 1.0)
+        for step, logits in enumerate(output.logits):
+            got = logits[row].double().log_softmax(-1)
+            torch.testing.assert_close(got, expected[len(alone[0]) - 12 + step - 1], rtol=1e-4, atol=2e-3)
+
+
+def test_training_learns_and_the_artifact_answers(tmp_path: Path, tokenizer) -> None:
+    """Forty pairs in bfloat16: held-out accuracy leaves one half, and the loaded artifact answers the same."""
+    args = QAdapterTrainingArguments(
+        output_dir=str(tmp_path), per_device_train_batch_size=4, max_length=112, save_strategy="no", use_cpu=True
+    )
+    pairs = shipped_pairs("train")
+    trainer = QAdapterTrainer(
+        load_base(DEFAULT_MODEL, dtype="bfloat16"),
+        args,
+        train_dataset=pairs.select(range(40)),
+        eval_dataset=pairs.select(range(40, 56)),
+        processing_class=tokenizer,
+    )
+    trainer.train()
+    assert trainer.evaluate()["eval_rewards/accuracies"] >= 0.7
+    trainer.save_model()
+    loaded = QAdapterForCausalLM.from_pretrained(tmp_path)
+    assert loaded.dtype == torch.bfloat16
+    here = answer_prompts(trainer.model, tokenizer, [QUESTION], max_new_tokens=8)
+    there = answer_prompts(loaded, load_tokenizer(tmp_path), [QUESTION], max_new_tokens=8)
+    assert there == here
