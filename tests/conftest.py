@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# For the processes that tests start; see set_num_threads below.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch

@@ -254,3 +254,10 @@ def test_the_sampler_visits_every_pair_once_in_batches_of_like_length() -> None:
     assert list(sampler) != first
     batches = [[lengths[index] for index in first[start : start + 4]] for start in range(0, 100, 4)]
     assert sum(max(batch) - min(batch) for batch in batches) / len(batches) < 40
+
+
+def test_report_to_tensorboard(tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "tb"))
+    args = arguments(tmp_path, report_to="tensorboard", max_steps=2)
+    QAdapterTrainer(make_base(), args, train_dataset=pairs(8), processing_class=tokenizer).train()
+    assert list((tmp_path / "tb").rglob("events.out.tfevents.*"))

@@ -29,6 +29,11 @@ def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--top-p", type=_share, metavar="P", help="sample from the most likely tokens of mass P")
     parser.add_argument("--seed", type=int, default=0, help="of sampling (default: %(default)s)")
+    add_loading_flags(parser)
+
+
+def add_loading_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of loading an artifact onto its base."""
     parser.add_argument("--base", metavar="ID|DIR", help="where the base model lies (default: as trained; checked)")
     parser.add_argument(
         "--dtype",

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from .decoding import not_negative
+from .decoding import add_loading_flags, not_negative
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -36,9 +36,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--batch-size", type=int, default=16, metavar="N", help="default: %(default)s; changes no result"
     )
-    parser.add_argument("--base", metavar="ID|DIR", help="where the base model lies (default: as trained; checked)")
-    parser.add_argument("--dtype", choices=("auto", "bfloat16", "float16", "float32"), default="auto")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the base model")
+    add_loading_flags(parser)
     parser.set_defaults(run=run, seed=0)
 
 

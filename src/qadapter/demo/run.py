@@ -154,7 +154,6 @@ def _training_defaults(output_dir: Path) -> dict[str, Any]:
         "save_strategy": "no",
         "disable_tqdm": True,
         "seed": 0,
-        "chi2_coef": 0.3,
         "learning_rate": 1.5e-3,
     }
 

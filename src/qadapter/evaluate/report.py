@@ -103,7 +103,7 @@ def _dial(points: Sequence[DialPoint]) -> str:
         axis.annotate(
             f"strength {point.strength:g}",
             (point.kl_to_base, point.fulfilment),
-            xytext=(8, -12 if point.fulfilment > 0.9 else 6),
+            xytext=(8, -11),
             textcoords="offset points",
             fontsize=8,
             color=_BASE,

@@ -15,7 +15,6 @@ from ..data import encode_prompt
 from ..generate import answer_prompts
 from ..model import QAdapterForCausalLM
 
-
 # Whole rows of logits are compared: eight sequences keep that to a few hundred megabytes.
 _COMPARED_AT_ONCE = 8
 

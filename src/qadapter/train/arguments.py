@@ -52,7 +52,10 @@ class QAdapterTrainingArguments(TrainingArguments):
     warmup_steps: float = field(default=0.1, metadata={"help": "warm-up steps; below 1 a share of all steps"})
     logging_steps: float = field(default=10, metadata={"help": "steps between two log lines"})
     eval_strategy: str = field(default="no", metadata={"help": "when to evaluate: no, steps or epoch"})
-    report_to: None | str | list[str] = field(default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none"})
+    # HfArgumentParser understands this union in this order only.
+    report_to: None | str | list[str] = field(  # noqa: RUF036
+        default="none", metadata={"help": "tensorboard, trackio, wandb, ... or none"}
+    )
     remove_unused_columns: bool = field(default=False, metadata={"help": "kept False: the collator needs all columns"})
     train_sampling_strategy: str = field(
         default="group_by_length", metadata={"help": "order of the pairs: group_by_length, random or sequential"}

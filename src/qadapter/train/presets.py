@@ -11,7 +11,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "alpha_0": 0.1,
         "alpha_tilde": 0.1,
         "gamma": 1.0,
-        "chi2_coef": 0.1,
+        "chi2_coef": 0.3,
         "learning_rate": 1e-3,
         "lora_r": 8,
         "lora_alpha": 16,
