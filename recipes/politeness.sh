@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # One epoch on a politeness preference, on a CPU: held-out accuracy and KL to the base.
 #
-#   recipes/politeness.sh PAIRS.jsonl OUTPUT_DIR
+#   PATH=.venv/bin:$PATH recipes/politeness.sh PAIRS.jsonl OUTPUT_DIR
 #
 # PAIRS.jsonl: TRL conversational pairs; measured with 994 pairs made from rasbt/LLMs-from-scratch (ch07,
 # instruction-data-with-preference.json: chosen = the more polite wording). The last 100 pairs are held out.

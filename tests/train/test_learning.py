@@ -14,10 +14,12 @@ from qadapter.data import PreferenceCollator
 from qadapter.model import QAdapterForCausalLM, QConstants
 
 PROMPT, ACTIONS, COPIES = [1, 7, 8], [10, 20, 30], 12
-# r(s₀, a) and r(s₀ a, a′): the greedy first action (30) is not the best one once what follows is counted.
+# r(s₀, a) and r(s₀ a, a′): by its own reward 30 is the best first action; counting what follows, it is the worst.
+# (Pairs only tell returns of whole responses. Tokens that no pair holds keep some mass, so the first state's values are
+# known up to that mass alone: the differences here are large against it.)
 FIRST = {10: 0.0, 20: 0.3, 30: 0.6}
-SECOND = {(10, 10): 2.5, (10, 20): -1.0, (10, 30): 0.0, (20, 10): 0.2, (20, 20): 1.2, (20, 30): -0.5}
-SECOND |= {(30, 10): -1.0, (30, 20): 0.0, (30, 30): -2.0}
+SECOND = {(10, 10): 3.5, (10, 20): 2.0, (10, 30): 2.8, (20, 10): 0.2, (20, 20): 1.2, (20, 30): -0.5}
+SECOND |= {(30, 10): -2.0, (30, 20): -1.0, (30, 30): -3.0}
 RESPONSES = list(itertools.product(ACTIONS, ACTIONS))
 TRUE_RETURN = {response: FIRST[response[0]] + SECOND[response] for response in RESPONSES}
 
@@ -39,13 +41,14 @@ def labelled_pairs(tied: bool) -> list[dict]:
     return rows
 
 
-def fit(model: QAdapterForCausalLM, tied: bool, steps: int) -> QAdapterForCausalLM:
+def fit(model: QAdapterForCausalLM, tied: bool, steps: int, optimizer: str = "AdamW") -> QAdapterForCausalLM:
     batch = PreferenceCollator(0)(labelled_pairs(tied))
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    descent = getattr(torch.optim, optimizer)(parameters, lr=1e-2, weight_decay=0.0)
     for _ in range(steps):
         model(**batch).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        descent.step()
+        descent.zero_grad()
     return model.eval()
 
 
@@ -121,7 +124,9 @@ def test_the_learnt_returns_are_the_true_ones() -> None:
 def test_with_all_pairs_tied_the_policy_stays_at_the_base() -> None:
     constants = QConstants("residual", alpha_0=0.5, alpha_tilde=0.5, chi2_coef=0.1)
     torch.manual_seed(0)
-    assert kl_to_base(fit(QAdapterForCausalLM(make_base(), constants), tied=True, steps=30)) < 1e-6
+    # Adam would blow rounding errors of a zero gradient up to full steps; plain descent shows that it is zero.
+    fresh = fit(QAdapterForCausalLM(make_base(), constants), tied=True, steps=30, optimizer="SGD")
+    assert kl_to_base(fresh) < 1e-6
     drifted = randomize_adapter(QAdapterForCausalLM(make_base(), constants), std=0.15)
     before = kl_to_base(drifted)
     assert before > 0.05

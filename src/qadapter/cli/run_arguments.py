@@ -77,7 +77,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "LoRA": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
     "optimization": (
         *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
-        *("per_device_train_batch_size", "gradient_accumulation_steps", "gradient_checkpointing", "max_grad_norm"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing", "max_grad_norm"),
         *("weight_decay", "train_sampling_strategy"),
     ),
     "evaluation, logging and checkpoints": (
