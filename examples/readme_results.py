@@ -44,7 +44,7 @@ def measured() -> str:
         result = json.loads(politeness.read_text(encoding="utf-8"))
         lines += [
             "",
-            f"On a public politeness preference (894 pairs, one epoch, `--preset default`): held-out accuracy "
+            f"On a public politeness preference (one epoch, `--preset default`): held-out accuracy "
             f"{result['preference']['accuracy']:.3f} on {result['preference']['pairs']} pairs at a KL to the base of "
             f"{result['retention']['kl_to_base']:.3f} on neutral prompts ([results/politeness.json]"
             "(results/politeness.json); reproduce with [recipes/politeness.sh](recipes/politeness.sh)).",

@@ -8,10 +8,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     # Starts at the base model itself; the penalty is a trust region around it. ρ = α₀/α̃ = 1.
     "default": {
         "parametrization": "residual",
-        "alpha_0": 0.1,
-        "alpha_tilde": 0.1,
+        "alpha_0": 0.3,
+        "alpha_tilde": 0.3,
         "gamma": 1.0,
-        "chi2_coef": 0.3,
+        "chi2_coef": 1.0,
         "learning_rate": 1e-3,
         "lora_r": 8,
         "lora_alpha": 16,
