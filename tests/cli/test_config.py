@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 
@@ -24,7 +24,7 @@ class Numbers:
     max_length: int = 1024
     learning_rate: float | None = None
     checkpointing: bool | None = None
-    schedule: Any = "cosine"
+    schedule: str = "cosine"
     options: dict | str | None = None
     tags: list[str] = field(default_factory=list)
 

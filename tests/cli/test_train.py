@@ -17,6 +17,7 @@ from qadapter.cli.holdout import split_by_prompt
 from qadapter.cli.main import main
 from qadapter.cli.train_run import plan_run
 from qadapter.errors import ConfigError, DataError
+from qadapter.train import PRESETS
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
 
@@ -43,7 +44,7 @@ def test_a_run_leaves_the_artifact_its_config_and_its_metrics(trained: Path) -> 
     assert 0 <= metrics["eval_rewards/accuracies"] <= 1
     model = QAdapterForCausalLM.from_pretrained(trained)
     load_tokenizer(trained)
-    assert model.constants.alpha_0 == 0.1
+    assert model.constants.alpha_0 == PRESETS["default"]["alpha_0"]
     assert any(w.abs().max() > 0 for name, w in load_file(trained / WEIGHTS).items() if "lora_B" in name)
 
 

@@ -75,9 +75,10 @@ def test_a_longer_conversation_with_a_system_message() -> None:
     assert pair_of({"prompt": turns, "chosen": [assistant("Yes.")], "rejected": [assistant("No.")]}) == expected
 
 
-def test_a_response_may_be_several_messages() -> None:
+def test_a_response_is_one_turn() -> None:
+    """The user's turn in between would be scored as if the policy had written it."""
     row = {"prompt": [Q], "chosen": [A, user("Sure?"), assistant("Yes.")], "rejected": [B]}
-    assert pair_of(row) == PreferencePair(row["prompt"], row["chosen"], row["rejected"], AT)
+    assert pair_of(row) == BadRow(AT, "chosen has 3 messages; only the last turn of a conversation can be compared")
 
 
 def test_explicit_standard_text_stays_as_it_is() -> None:
