@@ -202,7 +202,8 @@ def _local_folder(directory: str | Path, revision: str | None) -> Path:
         return Path(snapshot_download(str(directory), revision=revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, OSError) as error:
         raise ArtifactError(
-            f"{directory} is neither a local folder nor a repository that can be reached: {error}"
+            f"{directory} is neither a local folder nor a repository that can be reached: {error}",
+            hint="give the folder that `qadapter train --output-dir` wrote, or the id of a repository on the hub",
         ) from error
 
 
