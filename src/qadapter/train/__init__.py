@@ -1,12 +1,15 @@
 """Training: the Trainer of transformers with the objective of `core` as its loss.
 
-presets      the constants under a name: `default` and `paper`
-arguments    one dataclass: TrainingArguments plus the method's fields
-dataset      tokenized pairs, with the count of what was cut
-sampler      batches of like length in an order that a resumed run repeats
-metrics      the names under which a batch of pairs is logged
-callbacks    metrics.jsonl and progress
-trainer      QAdapterTrainer
+presets           the constants under a name: `default` and `paper`
+arguments         one dataclass: TrainingArguments plus the method's fields
+dataset           tokenized pairs, with the count of what was cut
+sampler           batches of like length in an order that a resumed run repeats
+base_cache        the base's part of the loss on disk, in chunks with checksums
+base_cache_build  which cache belongs to a run; filling it
+cached_collator   batches that carry the base's part of the loss
+metrics           the names under which a batch of pairs is logged
+callbacks         metrics.jsonl and progress
+trainer           QAdapterTrainer
 """
 
 from .arguments import QAdapterTrainingArguments
