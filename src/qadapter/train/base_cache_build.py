@@ -105,10 +105,10 @@ def fill(cache: BaseCache, dataset: Dataset, batch_size: int, states_of: States,
         logger.warning("cache_base costs this run a pass and saves none: it pays from the second epoch on.")
     with _lock(cache.folder):
         absent, damaged = cache.check()  # again: another run may have built it meanwhile
-        for chunk in damaged:
+        if damaged:
             logger.warning(
-                "%s: chunk %d of %d does not have its checksum, so it is computed again.",
-                cache.folder, chunk + 1, len(cache.chunks),
+                "%s: %d of %d chunks do not have their checksum (chunk %s): computed again.",
+                cache.folder, len(damaged), len(cache.chunks), _some(damaged),
             )  # fmt: skip
         todo = sorted([*absent, *damaged])
         if len(todo) < len(cache.chunks):
@@ -171,6 +171,11 @@ def _lock(folder: Path) -> Iterator[None]:
             logger.info("another run is building this base cache; waiting for it.")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _some(chunks: list[int]) -> str:
+    """The first of them, counted from one."""
+    return ", ".join(str(chunk + 1) for chunk in chunks[:5]) + (", ..." if len(chunks) > 5 else "")
 
 
 class _Progress:
