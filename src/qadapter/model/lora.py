@@ -21,6 +21,10 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModelError
 
 
+# A product with so few rows takes longer to cast the factors down than to multiply in float32, as they are stored.
+_FEW_TOKENS = 16
+
+
 class Rows(Enum):
     """Which rows of the batch get the adapter."""
 
@@ -42,6 +46,8 @@ class RowRouter:
     def __init__(self, model: nn.Module) -> None:
         self.rows = Rows.ADAPTER
         self.layers: list[LoraLayer] = []
+        self._narrow: Tensor | None = None
+        self._wide: Tensor | None = None
         for module in model.modules():
             if isinstance(module, LoraLayer):
                 module.row_router = self
@@ -56,6 +62,14 @@ class RowRouter:
             yield
         finally:
             self.rows = before
+            self._narrow = self._wide = None
+
+    def widened(self, x: Tensor) -> Tensor:
+        """The routed rows of `x` in float32 or wider; layers that read the same tensor (q, k, v) share the copy."""
+        if self._narrow is not x or self._wide is None:
+            routed = x if self.rows is Rows.ADAPTER else x[: x.shape[0] // 2]
+            self._narrow, self._wide = x, routed.to(torch.promote_types(x.dtype, torch.float32))
+        return self._wide
 
     def remove(self) -> None:
         """Give every LoRA layer the forward of its class back."""
@@ -88,10 +102,11 @@ def _row_sliced_forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: ob
         return torch.cat([adapter_out, layer.base_layer(base_x, *args, **kwargs)])
 
     out = layer.base_layer(x, *args, **kwargs)
-    if rows is Rows.ADAPTER:
-        return _add_low_rank(layer, out, x)
-    half = x.shape[0] // 2
-    _add_low_rank(layer, out[:half], x[:half])
+    routed_out = out if rows is Rows.ADAPTER else out[: x.shape[0] // 2]
+    if layer.training or torch.is_grad_enabled() or x.numel() > _FEW_TOKENS * x.shape[-1]:
+        _add_low_rank(layer, routed_out, x[: routed_out.shape[0]])
+    else:
+        _add_low_rank_of_few(layer, routed_out, layer.row_router.widened(x))
     return out
 
 
@@ -99,7 +114,18 @@ def _is_plain(layer: LoraLayer) -> bool:
     return isinstance(layer, LoraLinear) and not (layer.lora_variant or layer.merged or layer.disable_adapters)
 
 
-def _add_low_rank(layer: LoraLinear, out: Tensor, x: Tensor) -> Tensor:
+def _add_low_rank_of_few(layer: LoraLinear, out: Tensor, wide_x: Tensor) -> None:
+    """out += scaling · B·A·x, in place: a decoding step, without gradients and dropout."""
+    for name in layer.active_adapters:
+        if name not in layer.lora_A:
+            continue
+        a, b = layer.lora_A[name], layer.lora_B[name]
+        bias = None if b.bias is None else b.bias.to(wide_x.dtype)
+        low_rank = F.linear(wide_x, a.weight.to(wide_x.dtype))
+        out.add_(F.linear(low_rank, b.weight.to(wide_x.dtype), bias), alpha=layer.scaling[name])
+
+
+def _add_low_rank(layer: LoraLinear, out: Tensor, x: Tensor) -> None:
     """out += scaling · B·A·dropout(x), in place, in the dtype of the activations.
 
     Casting the small float32 factors down is what autocast would do; casting `x` up would keep a second copy of
@@ -112,7 +138,6 @@ def _add_low_rank(layer: LoraLinear, out: Tensor, x: Tensor) -> Tensor:
         low_rank = F.linear(layer.lora_dropout[name](x), a.weight.to(x.dtype))
         bias = None if b.bias is None else b.bias.to(x.dtype)
         out += F.linear(low_rank, b.weight.to(x.dtype), bias) * layer.scaling[name]
-    return out
 
 
 def default_lora() -> LoraConfig:

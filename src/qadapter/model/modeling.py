@@ -286,6 +286,27 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
     generate_batch = continuous_batching_context_manager = init_continuous_batching
 
+    def fold(self) -> PreTrainedModel:
+        """The policy that was trained as a plain model of the base's class: the adapter folded into the weights.
+
+        It decodes at the base's own speed, and the dial is gone. The weights are changed in place: this object
+        cannot be used afterwards.
+
+        Raises:
+            ConfigError: the policy is not the adapter's own softmax(z₁); it is in `residual` with α₀ = α̃.
+
+        Source: with Q̂ = α̃·(z₁ − z₀) and ρ = α₀/α̃ = 1, π̃ = softmax(z₁).
+        """
+        mixture = self.constants.mixture(1.0)
+        if tuple(mixture) != (1.0, 0.0):
+            raise ConfigError(
+                f"the policy is softmax({mixture.adapter:g}·z₁ + {mixture.base:g}·z₀), which no single set of weights "
+                "gives.",
+                hint="train with parametrization residual and alpha_0 = alpha_tilde, or decode with both policies",
+            )
+        self.row_router.remove()
+        return self.peft_model.merge_and_unload(safe_merge=True)
+
     # ------------------------------------------------------------------ save and load
 
     def save_pretrained(
