@@ -6,6 +6,9 @@ dataset      tokenized pairs, with the count of what was cut
 sampler      batches of like length in an order that a resumed run repeats
 metrics      the names under which a batch of pairs is logged
 callbacks    metrics.jsonl and progress
+micro_batch  a batch in parts that fit into memory
+memory       what a device has left, and what work takes
+memory_estimate  how many pairs fit, and the error for a batch that does not
 trainer      QAdapterTrainer
 """
 
