@@ -120,9 +120,15 @@ def test_limits_of_control_groups(tmp_path: Path) -> None:
     assert memory.cgroup_available(tmp_path, tmp_path / "missing") is None
 
 
-def test_what_is_available_respects_a_control_group(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_available_respects_the_limits_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "cgroup_available", lambda: 12345)
     assert memory.available_memory(CPU) == 12345
     monkeypatch.setattr(memory, "cgroup_available", lambda: None)
     assert memory.available_memory(CPU) > 12345
+    # As after `ulimit -v`, without doing that to the other tests.
+    vms = memory.psutil.Process().memory_info().vms
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda _which: (vms + 50 * MIB, vms + 50 * MIB))
+    assert 0 < memory.available_memory(CPU) <= 51 * MIB
+    monkeypatch.setattr(memory.resource, "getrlimit", lambda _which: (vms // 2, vms // 2))
+    assert memory.available_memory(CPU) == 0
     assert memory.available_memory(torch.device("meta")) is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +51,7 @@ def available_memory(device: torch.device) -> int | None:
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     if device.type != "cpu":
         return None
-    limits = (psutil.virtual_memory().available, cgroup_available())
+    limits = (psutil.virtual_memory().available, cgroup_available(), _address_space_left())
     return min(limit for limit in limits if limit is not None)
 
 
@@ -103,6 +104,12 @@ def cgroup_available(root: Path = Path("/sys/fs/cgroup"), membership: Path = Pat
         # A limit on any group above holds too; inside a container the named path itself may not be visible.
         left += [_left_in(group, *files) for group in (own, *own.parents) if group.is_relative_to(top)]
     return min((bytes_left for bytes_left in left if bytes_left is not None), default=None)
+
+
+def _address_space_left() -> int | None:
+    """Bytes left under `ulimit -v`."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return None if limit == resource.RLIM_INFINITY else max(0, limit - psutil.Process().memory_info().vms)
 
 
 def _left_in(group: Path, limit_file: str, use_file: str, cache_key: str) -> int | None:
