@@ -63,6 +63,27 @@ def test_the_run_says_where_it_is_saved_and_what_comes_next(
     assert all(weight.dtype == torch.float32 for weight in load_file(out / WEIGHTS).values())
 
 
+def test_cache_base(tiny_base: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two runs of two epochs with one cache: the second finds it, and both end where a run without ends."""
+    cache, weights, said = tmp_path / "cache", [], []
+    flags = ["--model", str(tiny_base), "--train-file", str(pairs_file), "--dtype", "float32", "--use-cpu"]
+    flags += ["--max-length", "64", "--num-train-epochs", "2", "--base-cache-dir", str(cache)]
+    for number, switch in enumerate(("true", "true", "false")):
+        out = tmp_path / str(number)
+        assert main(["train", *flags, "--output-dir", str(out), "--cache-base", switch]) == 0
+        said.append(capsys.readouterr().err)
+        weights.append(load_file(out / WEIGHTS))
+    assert f" states of 24 pairs, in {cache}" in said[0]
+    assert "base cache: 24 of 24 pairs" in said[0]
+    assert "base cache found: " in said[1]
+    assert "24 of 24 pairs" not in said[1]
+    assert "base cache" not in said[2]
+    for name, weight in weights[2].items():
+        assert torch.equal(weights[0][name], weights[1][name])
+        torch.testing.assert_close(weights[0][name], weight, rtol=1e-3, atol=1e-5)
+    assert yaml.safe_load((tmp_path / "0" / "config.yaml").read_text())["cache_base"] is True
+
+
 def test_the_saved_config_gives_the_same_run_again(trained: Path, tmp_path: Path) -> None:
     saved = yaml.safe_load((trained / "config.yaml").read_text())
     assert saved["max_steps"] == 6
@@ -141,6 +162,7 @@ def test_resume_gives_the_weights_of_the_uninterrupted_run_bit_for_bit(
         (["--train-file", "other.jsonl"], "train_file"),
         (["--alpha-0", "1"], "alpha_0"),
         (["--weight-decay", "0.1"], "weight_decay"),
+        (["--cache-base"], "cache_base (saved: False, now: True)"),
     ],
 )
 def test_resume_refuses_what_would_change_the_result(trained: Path, flags: list[str], named: str) -> None:
@@ -150,7 +172,7 @@ def test_resume_refuses_what_would_change_the_result(trained: Path, flags: list[
 
 
 def test_resume_takes_what_changes_nothing(trained: Path) -> None:
-    flags = ["--logging-steps", "1", "--save-steps", "1", "--seed", "3"]
+    flags = ["--logging-steps", "1", "--save-steps", "1", "--seed", "3", "--base-cache-dir", "elsewhere"]
     plan = plan_run(["--output-dir", str(trained), "--resume", *flags])
     assert plan.checkpoint == trained / "checkpoint-6"
 

@@ -14,6 +14,7 @@ from train.test_trainer import adapter_state, arguments, log_of, pairs
 
 from qadapter import QAdapterForCausalLM, QAdapterTrainer
 from qadapter.errors import BatchTooLargeError, ConfigError
+from qadapter.model import QConstants
 from qadapter.train import fitting, memory_estimate
 from qadapter.train.memory_estimate import MemoryEstimate
 from qadapter.train.micro_batch import MicroBatches, pair_lengths, take_pairs
@@ -120,6 +121,33 @@ def test_parts_are_of_like_size(pairs_of: int, most: int, expected: list[int]) -
         make_batch(pairs_of), lambda part: len(part["terminated"]) // 2, lambda: lambda: None
     )
     assert sizes == expected
+
+
+@pytest.mark.parametrize("alpha_0", [0.2, 0.5], ids=["with hidden states", "without"])
+def test_states_of_the_base_go_with_their_pairs(alpha_0: float) -> None:
+    """Also those of a response that was cut (the first), which has one more."""
+    model = make_model(constants=QConstants("residual", alpha_0, 0.5, 1.0, 0.3))
+    batch = make_batch(4)
+    batch["base_states"] = model.base_states_of_pairs(**batch)
+    assert (batch["base_states"].hidden is None) == (alpha_0 == 0.5)
+    whole = model(**batch)
+    for which in ([0], [1, 2], [3, 0]):
+        part = model(**take_pairs(batch, which))
+        for name in ("pair_loss", "base_logp_chosen", "base_logp_rejected", "v_mean"):
+            torch.testing.assert_close(getattr(part, name), getattr(whole, name)[which], rtol=1e-4, atol=1e-5)
+
+
+def test_parts_train_like_the_whole_batch_on_kept_states_of_the_base(tmp_path: Path, tokenizer, limit) -> None:
+    settings = {"cache_base": True, "base_cache_dir": str(tmp_path / "cache")}
+    whole = result(trainer_of(tmp_path / "whole", tokenizer, **settings))
+    trainer = trainer_of(tmp_path / "parts", tokenizer, **settings, auto_micro_batch=True)
+    rehearsed = []
+    plan = trainer._estimate_memory
+    trainer._estimate_memory = lambda batch, *rest: rehearsed.append(batch) or plan(batch, *rest)
+    memory = limit(trainer, 3, "backward")
+    assert_same(result(trainer), whole)
+    assert "base_states" in rehearsed[0]
+    assert memory.failures == 2  # 8 and 4 pairs; the cache needs no backward pass
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])

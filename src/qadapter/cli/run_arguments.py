@@ -67,6 +67,7 @@ MAY_CHANGE_ON_RESUME = {
     *("logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica"),
     *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_revision"),
     *("hub_always_push", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "dataloader_pin_memory"),
+    "base_cache_dir",
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -79,6 +80,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
         *("per_device_train_batch_size", "gradient_accumulation_steps", "auto_micro_batch"),
         *("activation_checkpointing", "max_grad_norm", "weight_decay", "train_sampling_strategy"),
+        *("cache_base", "base_cache_dir"),
     ),
     "evaluation, logging and checkpoints": (
         *("eval_strategy", "eval_steps", "per_device_eval_batch_size", "logging_steps", "save_steps"),

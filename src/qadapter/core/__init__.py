@@ -11,11 +11,13 @@ Read in this order:
     chi2              the squared-reward penalty
     objective         all of it for a batch of pairs, as named terms
     lm_head           from hidden states to logits, and the mixture taken on hidden states
+    base_states       what the frozen base contributes in each state: a constant that can be kept
     token_values      Q-values and soft values at the taken tokens without a [tokens, vocabulary] tensor to keep
 
 Names carry the time step: `q_t` belongs to token `a_t` in state `s_t`, `v_tp1` to the state after it.
 """
 
+from .base_states import BaseStates, base_states
 from .chi2 import chi2_penalty
 from .lm_head import LMHead, mix_hidden_states
 from .mixture import Mixture, policy_mixture
@@ -29,12 +31,14 @@ from .token_values import TokenValues, token_values
 
 __all__ = [
     "PARAMETRIZATIONS",
+    "BaseStates",
     "LMHead",
     "Mixture",
     "ObjectiveTerms",
     "Parametrization",
     "ResidualQ",
     "TokenValues",
+    "base_states",
     "bradley_terry_loss",
     "chi2_penalty",
     "discounted_return",

@@ -8,12 +8,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .base_states import CHUNK_ELEMENTS, BaseStates
 from .lm_head import LMHead
 from .mixture import Mixture, policy_mixture
 from .residual_q import ResidualQ
-
-# Logits of one chunk in float32: 2^22 elements are 16 MiB, whatever the vocabulary.
-CHUNK_ELEMENTS = 2**22
 
 
 class TokenValues(NamedTuple):
@@ -31,7 +29,7 @@ class TokenValues(NamedTuple):
 
 def token_values(
     adapter_hidden: Tensor,
-    base_hidden: Tensor,
+    base: BaseStates,
     head: LMHead,
     actions: Tensor,
     *,
@@ -40,7 +38,7 @@ def token_values(
     alpha_tilde: float,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> TokenValues:
-    """Values at the taken tokens from the two policies' hidden states.
+    """Values at the taken tokens from the adapter's hidden states and what is known of the base in the same states.
 
     With (a, b) the policy's mixture, everything follows from four numbers a token, z₁(a_t), z₀(a_t),
     logsumexp(a·z₁ + b·z₀) and logsumexp(z₀):
@@ -50,7 +48,7 @@ def token_values(
 
     Args:
         adapter_hidden: h₁, [tokens, hidden], the states in which the tokens were taken; gradients flow to it.
-        base_hidden: h₀, [tokens, hidden]; a constant, no gradients flow to it.
+        base: of the same states and tokens; a constant, no gradients flow to it.
         head: the frozen LM head; no gradients flow to it.
         actions: [tokens] int64, the taken tokens.
         residual_q: the weights that define Q̂.
@@ -60,11 +58,15 @@ def token_values(
 
     Returns:
         The values, each [tokens].
+
+    Raises:
+        ValueError: the mixture has a weight on z₀, but `base` carries no hidden states.
     """
     mixture = policy_mixture(residual_q, alpha_0=alpha_0, alpha_tilde=alpha_tilde)
-    z1, z0, lse_mixed, lse_base = _GatheredLogits.apply(
-        adapter_hidden, base_hidden, head, actions, mixture, chunk_elements
-    )
+    if mixture.base != 0 and base.hidden is None:
+        raise ValueError(f"the mixture has weight {mixture.base} on the base's logits: its hidden states are needed")
+    z1, lse_mixed = _AdapterLogits.apply(adapter_hidden, base, head, actions, mixture, chunk_elements)
+    z0, lse_base = base.action_logits, base.logsumexp
     return TokenValues(
         q_t=residual_q(z1, z0),
         v_t=alpha_tilde * lse_mixed - alpha_0 * lse_base,
@@ -73,8 +75,8 @@ def token_values(
     )
 
 
-class _GatheredLogits(torch.autograd.Function):
-    """z₁ and z₀ at the actions, logsumexp of the mixed and of the base logits; chunked over tokens.
+class _AdapterLogits(torch.autograd.Function):
+    """z₁ at the actions and logsumexp of the mixed logits; chunked over tokens.
 
     Per token, ∂lse/∂h₁ = a·Σ_v π̃(v)·∂z₁(v)/∂h₁ does not depend on what comes in from above but for a factor. It is
     therefore taken while the chunk's logits exist; the backward pass needs no product with the head.
@@ -84,34 +86,32 @@ class _GatheredLogits(torch.autograd.Function):
     def forward(
         ctx: Any,
         adapter_hidden: Tensor,
-        base_hidden: Tensor,
+        base: BaseStates,
         head: LMHead,
         actions: Tensor,
         mixture: Mixture,
         chunk_elements: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         needs_grad = adapter_hidden.requires_grad
         wide = torch.promote_types(adapter_hidden.dtype, torch.float32)
-        z1, z0, lse_mixed, lse_base = torch.empty(4, len(actions), dtype=wide, device=adapter_hidden.device)
+        z1, lse_mixed = torch.empty(2, len(actions), dtype=wide, device=adapter_hidden.device)
         grad_lse = torch.empty_like(adapter_hidden) if needs_grad else None
         chunk = max(1, chunk_elements // head.weight.shape[0])
         for start in range(0, len(actions), chunk):
             at = slice(start, start + chunk)
             index = actions[at, None]
-            base_logits = head.logits(base_hidden[at]).to(wide)
-            z0[at] = base_logits.gather(1, index)[:, 0]
-            lse_base[at] = base_logits.logsumexp(dim=1)
-            if head.softcap is None and mixture.base == 0:
+            if mixture.base == 0 or base.hidden is None:
                 # The mixture is the adapter's own policy (`residual` with ρ = 1): its logits serve both.
                 adapter_logits = head.logits(adapter_hidden[at]).to(wide)
                 z1[at] = adapter_logits.gather(1, index)[:, 0]
                 mixed_logits = mixture.adapter * adapter_logits
             elif head.softcap is None:
-                mixed_logits = head.mixed_logits(adapter_hidden[at], base_hidden[at], mixture).to(wide)
-                z1[at] = (mixed_logits.gather(1, index)[:, 0] - mixture.base * z0[at]) / mixture.adapter
+                mixed_logits = head.mixed_logits(adapter_hidden[at], base.hidden[at], mixture).to(wide)
+                z1[at] = (mixed_logits.gather(1, index)[:, 0] - mixture.base * base.action_logits[at]) / mixture.adapter
             else:
                 adapter_logits = head.logits(adapter_hidden[at]).to(wide)
                 z1[at] = adapter_logits.gather(1, index)[:, 0]
+                base_logits = head.logits(base.hidden[at]).to(wide)
                 mixed_logits = mixture.adapter * adapter_logits + mixture.base * base_logits
             lse_mixed[at] = mixed_logits.logsumexp(dim=1)
             if grad_lse is not None:
@@ -122,12 +122,11 @@ class _GatheredLogits(torch.autograd.Function):
         if grad_lse is not None:
             ctx.save_for_backward(grad_lse, actions, z1)
             ctx.head = head
-        ctx.mark_non_differentiable(z0, lse_base)
-        return z1, z0, lse_mixed, lse_base
+        return z1, lse_mixed
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_z1: Tensor, _z0: Tensor, grad_lse_mixed: Tensor, _base: Tensor) -> tuple:
+    def backward(ctx: Any, grad_z1: Tensor, grad_lse_mixed: Tensor) -> tuple:
         grad_lse, actions, z1 = ctx.saved_tensors
         head: LMHead = ctx.head
         if head.softcap is not None:

@@ -1,16 +1,18 @@
 """The frozen base with its LoRA adapter as one model object, and the artifact it is saved as.
 
-constants      the constants of the method, checked
-frozen_base    what a base must be like; its LM head
-lora           LoRA on some rows of a batch: both policies in one pass
-shared_prefix  prompt, chosen and rejected in one row
-pair_loss      the loss of a batch of pairs, from the hidden states of both policies
-dial           strength, alpha_0 and alpha_tilde at decode time, checked
-caches         KV caches that count rows in pairs
-modeling       QAdapterForCausalLM: the loss of pairs in its forward, the mixed policy in generate()
-fingerprint    which base and which tokenizer an adapter belongs to
-artifact       saving and loading the folder
-loading        base models by name, and the default model without a model hub
+constants         the constants of the method, checked
+frozen_base       what a base must be like; its LM head
+lora              LoRA on some rows of a batch: both policies in one pass
+shared_prefix     prompt, chosen and rejected in one row
+response_states   which states of a batch of pairs count, in the order of the loss
+preference_batch  the pairs as the backbone takes them
+pair_loss         the loss of a batch of pairs, from the hidden states of both policies
+dial              strength, alpha_0 and alpha_tilde at decode time, checked
+caches            KV caches that count rows in pairs
+modeling          QAdapterForCausalLM: the loss of pairs in its forward, the mixed policy in generate()
+fingerprint       which base and which tokenizer an adapter belongs to
+artifact          saving and loading the folder
+loading           base models by name, and the default model without a model hub
 """
 
 from .artifact import load_tokenizer

@@ -43,6 +43,11 @@ class QConstants:
         """The weights that define Q̂."""
         return residual_q_function(self.parametrization, self.alpha_tilde)
 
+    @property
+    def needs_base_hidden(self) -> bool:
+        """Whether the loss needs h₀ itself beside z₀ at the taken tokens and its logsumexp: not at ρ = 1."""
+        return bool(self.mixture().base != 0)
+
     def mixture(
         self, strength: Scalar = 1.0, alpha_0: Scalar | None = None, alpha_tilde: Scalar | None = None
     ) -> Mixture:

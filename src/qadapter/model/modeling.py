@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ..core import LMHead
+from ..core import BaseStates, LMHead, base_states
 from ..core.mixture import Scalar
 from ..errors import ConfigError, UnsupportedModelError
 from .caches import PairedRows, pair_cache
@@ -25,14 +25,9 @@ from .constants import QConstants
 from .dial import checked_dial, rows_needed
 from .frozen_base import check_lm_head, freeze_base, lm_head_of
 from .lora import RowRouter, Rows, check_lora, default_lora
-from .pair_loss import PreferenceOutput, pair_loss, response_spans
-from .shared_prefix import (
-    PackedPairs,
-    pack_pairs,
-    packed_attention_mask,
-    shortest_window,
-    why_not_packable,
-)
+from .pair_loss import PreferenceOutput, pair_loss
+from .preference_batch import PreferenceBatch, preference_batch
+from .shared_prefix import shortest_window, why_not_packable
 
 logger = transformers.logging.get_logger(__name__)
 
@@ -132,6 +127,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         alpha_tilde: Scalar | None = None,
         completion_mask: Tensor | None = None,
         terminated: Tensor | None = None,
+        base_states: BaseStates | None = None,
         **backbone_kwargs: Any,
     ) -> CausalLMOutputWithPast | PreferenceOutput:
         """Logits of the mixed policy; or, with `completion_mask`, the loss of a batch of preference pairs.
@@ -146,6 +142,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             alpha_tilde: α̃, a number or [rows]; default the trained one.
             completion_mask: [rows, tokens] bool, True at the tokens of the response (a contiguous run).
             terminated: [rows] bool, False where the response was cut at the length limit.
+            base_states: what `base_states_of_pairs` gives for this batch, to do without the base's pass.
 
         Returns:
             `CausalLMOutputWithPast` with logits [rows, positions, vocabulary], log π̃ up to a constant of the state;
@@ -160,7 +157,8 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         if completion_mask is not None:
             if not isinstance(input_ids, Tensor) or isinstance(attention_mask, dict):
                 raise ConfigError("a preference batch needs input_ids, and attention_mask as [rows, tokens].")
-            return self._preference_loss(input_ids, attention_mask, completion_mask, terminated, **backbone_kwargs)
+            pairs = (input_ids, attention_mask, completion_mask, terminated)
+            return self._preference_loss(*pairs, base_states, **backbone_kwargs)
 
         mixture = self.constants.mixture(1.0 if strength is None else strength, alpha_0, alpha_tilde)
         rows = rows_needed(mixture)
@@ -207,44 +205,39 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None,
         completion_mask: Tensor,
         terminated: Tensor | None,
+        known: BaseStates | None,
         **backbone_kwargs: Any,
     ) -> PreferenceOutput:
-        if terminated is None:
-            raise ConfigError("a preference batch needs terminated ([rows] bool) beside completion_mask.")
-        first, lengths = response_spans(completion_mask.bool())
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False, **backbone_kwargs}
-        packed = self._packed(input_ids, first, lengths)
-        if packed is not None:
-            inputs["input_ids"], inputs["position_ids"] = packed.input_ids, packed.position_ids
-            inputs["attention_mask"] = packed_attention_mask(packed.segments, self.dtype)
-        with torch.no_grad(), self.row_router.route(Rows.BASE):
-            base_hidden = self.base.base_model(**inputs).last_hidden_state
+        batch = self._batch(input_ids, attention_mask, completion_mask, terminated, **backbone_kwargs)
+        if known is not None and len(known.action_logits) != len(batch.states.row):
+            raise ConfigError(
+                f"base_states holds {len(known.action_logits)} states, the responses of this batch have "
+                f"{len(batch.states.row)}."
+            )
+        base = self._base_states(batch) if known is None else known
         with self.row_router.route(Rows.ADAPTER):
-            adapter_hidden = self.base.base_model(**inputs).last_hidden_state
-        return pair_loss(
-            adapter_hidden,
-            base_hidden,
-            self.head,
-            self.constants,
-            input_ids=input_ids,
-            first=first,
-            lengths=lengths,
-            terminated=terminated,
-            packed=packed is not None,
-        )
+            adapter_hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
+        return pair_loss(adapter_hidden, base, self.head, self.constants, batch.states)
 
-    def _packed(self, input_ids: Tensor, first: Tensor, lengths: Tensor) -> PackedPairs | None:
-        """The batch with one row per pair; None where the model or the batch needs two."""
-        if not self.share_prefix:
-            return None
-        packed = pack_pairs(input_ids, first, lengths)
-        if packed is None or self.window is None or packed.input_ids.shape[1] <= self.window:
-            return packed
-        logger.warning_once(
-            f"{type(self.base).__name__}: a pair of {packed.input_ids.shape[1]} tokens is longer than the attention "
-            f"window of {self.window}; such pairs are trained as two rows (slower, same result)."
-        )
-        return None
+    def base_states_of_pairs(self, *args: Any, **kwargs: Any) -> BaseStates:
+        """What the base contributes to the loss of a preference batch: the same whatever the adapter has learned.
+
+        Args:
+            *args, **kwargs: input_ids, attention_mask, completion_mask, terminated, and what the backbone takes.
+
+        Returns:
+            One entry per state that counts, in the order of `ResponseStates`; no gradients.
+        """
+        return self._base_states(self._batch(*args, **kwargs))
+
+    @torch.no_grad()
+    def _base_states(self, batch: PreferenceBatch) -> BaseStates:
+        with self.row_router.route(Rows.BASE):
+            hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
+        return base_states(hidden, self.head, batch.states.action, keep_hidden=self.constants.needs_base_hidden)
+
+    def _batch(self, *args: Any, **kwargs: Any) -> PreferenceBatch:
+        return preference_batch(*args, share_prefix=self.share_prefix, window=self.window, dtype=self.dtype, **kwargs)
 
     # ------------------------------------------------------------------ generate
 

@@ -7,10 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core import LMHead, preference_objective, token_values
-from ..errors import DataError
+from ..core import BaseStates, LMHead, preference_objective, token_values
 from .constants import QConstants
-from .shared_prefix import packed_states
+from .response_states import ResponseStates
 
 
 class PreferenceOutput(NamedTuple):
@@ -42,77 +41,36 @@ class PreferenceOutput(NamedTuple):
     """Mean Ṽ of the states in which the pair's tokens were taken, reward units."""
 
 
-def response_spans(completion_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Where the response of each row begins and how long it is.
-
-    Args:
-        completion_mask: [rows, tokens] bool, True at the tokens of the response (a contiguous run).
-
-    Returns:
-        First positions and lengths, each [rows].
-
-    Raises:
-        DataError: a row without prompt or without response tokens.
-    """
-    lengths, first = completion_mask.sum(dim=1), completion_mask.int().argmax(dim=1)
-    empty = (lengths == 0) | (first == 0)
-    if bool(empty.any()):
-        raise DataError(
-            f"rows {empty.nonzero().flatten().tolist()} of the batch have no response token, or no prompt token "
-            "before it.",
-            hint="raise max_length, or check the file with `qadapter data check`",
-        )
-    return first, lengths
-
-
 def pair_loss(
-    adapter_hidden: Tensor,
-    base_hidden: Tensor,
-    head: LMHead,
-    constants: QConstants,
-    *,
-    input_ids: Tensor,
-    first: Tensor,
-    lengths: Tensor,
-    terminated: Tensor,
-    packed: bool,
+    adapter_hidden: Tensor, base: BaseStates, head: LMHead, constants: QConstants, states: ResponseStates
 ) -> PreferenceOutput:
     """The objective and its terms.
 
     Args:
-        adapter_hidden: h₁, [rows, positions, hidden]: 2·pairs rows, or one per pair where `packed`.
-        base_hidden: h₀, the same shape.
+        adapter_hidden: h₁, [states, hidden].
+        base: of the same states.
         head: the frozen LM head.
         constants: of the objective.
-        input_ids: [2·pairs, tokens], chosen rows first.
-        first: [2·pairs] position of the first response token.
-        lengths: [2·pairs] number of response tokens.
-        terminated: [2·pairs] bool, False where a response was cut.
-        packed: whether the hidden states are of packed rows.
+        states: the responses' states and the tokens taken in them; chosen responses first.
     """
-    # State t of a response sits at the position before its token t. A response that was cut has one more state
-    # that counts, the one it was left in.
-    step = torch.arange(int(lengths.max()) + 1, device=input_ids.device)[None, :]
-    is_state = step < (lengths + (~terminated).long())[:, None]
-    is_action = step[:, :-1] < lengths[:, None]
-    row, t = is_state.nonzero(as_tuple=True)
-    position = first[row] - 1 + t
-    # The state after the last token has no action; its slot takes the last token, and only its value is used.
-    action = input_ids[row, torch.minimum(position + 1, (first + lengths - 1)[row])]
-    state = (row, position) if not packed else packed_states(first, lengths, row, t)
+    lengths, at = states.lengths, (states.row, states.t)
     values = token_values(
-        adapter_hidden[state],
-        base_hidden[state],
+        adapter_hidden,
+        base,
         head,
-        action,
+        states.action,
         residual_q=constants.residual_q,
         alpha_0=constants.alpha_0,
         alpha_tilde=constants.alpha_tilde,
     )
-    grids = [torch.zeros(is_state.shape, dtype=v.dtype, device=v.device).index_put((row, t), v) for v in values]
+    step = torch.arange(int(lengths.max()) + 1, device=lengths.device)[None, :]
+    is_action = step[:, :-1] < lengths[:, None]
+    grids = [torch.zeros(len(lengths), step.shape[1], dtype=v.dtype, device=v.device).index_put(at, v) for v in values]
     v_t = grids[1]
     q_t, policy_logp_t, base_logp_t = (grids[i][:, :-1] * is_action for i in (0, 2, 3))
-    terms = preference_objective(q_t, v_t, lengths, terminated, gamma=constants.gamma, chi2_coef=constants.chi2_coef)
+    terms = preference_objective(
+        q_t, v_t, lengths, states.terminated, gamma=constants.gamma, chi2_coef=constants.chi2_coef
+    )
     logp_chosen, logp_rejected = policy_logp_t.detach().sum(dim=1).chunk(2)
     base_logp_chosen, base_logp_rejected = base_logp_t.detach().sum(dim=1).chunk(2)
     pair_tokens = _both_sides(lengths)

@@ -1,15 +1,19 @@
 """Training: the Trainer of transformers with the objective of `core` as its loss.
 
-presets      the constants under a name: `default` and `paper`
-arguments    one dataclass: TrainingArguments plus the method's fields
-dataset      tokenized pairs, with the count of what was cut
-sampler      batches of like length in an order that a resumed run repeats
-metrics      the names under which a batch of pairs is logged
-callbacks    metrics.jsonl and progress
-micro_batch  a batch in parts that fit into memory
-memory       what a device has left, and what work takes
-memory_estimate  how many pairs fit, and the error for a batch that does not
-trainer      QAdapterTrainer
+presets           the constants under a name: `default` and `paper`
+arguments         one dataclass: TrainingArguments plus the method's fields
+dataset           tokenized pairs, with the count of what was cut
+sampler           batches of like length in an order that a resumed run repeats
+base_cache        the base's part of the loss on disk, in chunks with checksums
+base_cache_build  which cache belongs to a run; filling it
+cached_collator   batches that carry the base's part of the loss
+metrics           the names under which a batch of pairs is logged
+callbacks         metrics.jsonl and progress
+memory            what a device has left, and what work takes
+memory_estimate   how many pairs fit, and the error for a batch that does not
+micro_batch       a batch in parts that fit into memory
+fitting           the Trainer's step on such parts
+trainer           QAdapterTrainer
 """
 
 from .arguments import QAdapterTrainingArguments

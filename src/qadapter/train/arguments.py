@@ -54,6 +54,14 @@ class QAdapterTrainingArguments(TrainingArguments):
     )
     on_bad_row: str = field(default="stop", metadata={"help": "what to do about bad rows of data: stop or skip"})
 
+    cache_base: bool = field(
+        default=False,
+        metadata={"help": "keep on disk what the frozen base contributes to the loss: one pass less from epoch two on"},
+    )
+    base_cache_dir: str | None = field(
+        default=None, metadata={"help": "folder of base caches (default: ~/.cache/qadapter/base-states)"}
+    )
+
     num_train_epochs: float = field(default=1.0, metadata={"help": "passes over the training pairs"})
     lr_scheduler_type: str = field(default="cosine", metadata={"help": "learning rate schedule"})
     warmup_steps: float = field(default=0.1, metadata={"help": "warm-up steps; below 1 a share of all steps"})

@@ -46,7 +46,7 @@ class FittingTrainer(Trainer):
     def training_step(
         self,
         model: nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: dict[str, Any],
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
         """The loss and the gradients of one batch; with `auto_micro_batch` in parts that fit into memory.
@@ -54,7 +54,7 @@ class FittingTrainer(Trainer):
         Raises:
             BatchTooLargeError: the batch, or with `auto_micro_batch` one pair of it, does not fit.
         """
-        if not self._memory_planned:
+        if not self._memory_planned and self.callback_handler.train_dataloader is not None:
             self._memory_planned = True
             self._plan_memory(model)
         if num_items_in_batch is None:
@@ -70,10 +70,10 @@ class FittingTrainer(Trainer):
 
     def _in_memory(
         self,
-        batch: dict[str, Tensor],
-        work: Callable[[dict[str, Tensor]], Any],
+        batch: dict[str, Any],
+        work: Callable[[dict[str, Any]], Any],
         *,
-        rehearsal: Callable[[dict[str, Tensor]], object],
+        rehearsal: Callable[[dict[str, Any]], object],
         training: bool,
     ) -> list[Any]:
         """The results of `work` on the parts of a batch; `rehearsal` takes the same memory and leaves no trace."""
@@ -103,9 +103,11 @@ class FittingTrainer(Trainer):
         """
         if not self.args.auto_micro_batch and self.args.device.type != "cpu":
             return
-        lengths, pairs = self.train_dataset["length"], self.args.train_batch_size
+        # The loader's own, whose batches may carry states of the base.
+        loader, pairs = self.callback_handler.train_dataloader, self.args.train_batch_size
+        lengths = loader.dataset["length"]
         longest = max(range(len(lengths)), key=lengths.__getitem__)
-        batch = self.data_collator([self.train_dataset[longest]])
+        batch = loader.collate_fn([loader.dataset[longest]])
         estimate = self._estimate_memory(batch, lambda part: self._rehearse(model, part), pairs)
         if estimate is None:
             return
@@ -125,7 +127,7 @@ class FittingTrainer(Trainer):
             )
 
     def _estimate_memory(
-        self, batch: dict[str, Tensor], rehearsal: Callable[[dict[str, Tensor]], object], pairs: int
+        self, batch: dict[str, Any], rehearsal: Callable[[dict[str, Any]], object], pairs: int
     ) -> MemoryEstimate | None:
         """What `pairs` copies of a batch's longest pair take; None under several processes, which must act together."""
         if self.accelerator.distributed_type is not DistributedType.NO:
@@ -139,7 +141,7 @@ class FittingTrainer(Trainer):
             tokens=int(lengths[longest]),
         )
 
-    def _rehearse(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
+    def _rehearse(self, model: nn.Module, batch: dict[str, Any]) -> None:
         """Forward and backward as in training, without gradients in the parameters, metrics or random numbers used."""
         model.train()
         device = self.args.device

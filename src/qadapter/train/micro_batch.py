@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..core import BaseStates
 from .memory import is_out_of_memory, release_memory
 
 logger = logging.getLogger(__name__)
@@ -16,23 +17,24 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
-def pair_count(batch: dict[str, Tensor]) -> int:
+def pair_count(batch: dict[str, Any]) -> int:
     """The pairs of a batch of `PreferenceCollator`, which has two rows for each."""
     return len(batch["terminated"]) // 2
 
 
-def pair_lengths(batch: dict[str, Tensor]) -> Tensor:
+def pair_lengths(batch: dict[str, Any]) -> Tensor:
     """[pairs] tokens of each pair, its prompt counted once."""
     chosen, _ = batch["attention_mask"].sum(dim=1).chunk(2)
     _, rejected_response = batch["completion_mask"].sum(dim=1).chunk(2)
     return chosen + rejected_response
 
 
-def take_pairs(batch: dict[str, Tensor], which: Sequence[int]) -> dict[str, Tensor]:
+def take_pairs(batch: dict[str, Any], which: Sequence[int]) -> dict[str, Any]:
     """Some pairs of a batch as a batch of its own.
 
     Args:
-        batch: tensors of 2·pairs rows, the chosen rows first; those of two dimensions are [rows, tokens].
+        batch: tensors of 2·pairs rows, the chosen rows first; those of two dimensions are [rows, tokens]. Also
+            `base_states`, if the batch carries them: those of all rows, one row after the other.
         which: indices of pairs; one that is named twice is there twice.
 
     Returns:
@@ -40,9 +42,17 @@ def take_pairs(batch: dict[str, Tensor], which: Sequence[int]) -> dict[str, Tens
     """
     pairs = pair_count(batch)
     rows = torch.tensor([*which, *(pairs + index for index in which)], device=batch["terminated"].device)
-    part = {name: values[rows] for name, values in batch.items()}
+    part = {name: values[rows] for name, values in batch.items() if name != "base_states"}
     tokens = int(part["attention_mask"].any(dim=0).nonzero().max()) + 1
-    return {name: values[:, :tokens] if values.ndim == 2 else values for name, values in part.items()}
+    part = {name: values[:, :tokens] if values.ndim == 2 else values for name, values in part.items()}
+    if "base_states" in batch:
+        # A response that was cut has one more state than tokens, the one it was left in.
+        counts = (batch["completion_mask"].sum(dim=1) + ~batch["terminated"]).tolist()
+        part["base_states"] = BaseStates._make(
+            None if field is None else torch.cat([field.split(counts)[row] for row in rows.tolist()])
+            for field in batch["base_states"]
+        )
+    return part
 
 
 class MicroBatches:
@@ -57,8 +67,8 @@ class MicroBatches:
 
     def run(
         self,
-        batch: dict[str, Tensor],
-        work: Callable[[dict[str, Tensor]], Result],
+        batch: dict[str, Any],
+        work: Callable[[dict[str, Any]], Result],
         undo_point: Callable[[], Callable[[], None]],
     ) -> list[Result]:
         """Do `work` on every pair once, in order.

@@ -23,11 +23,15 @@ from transformers import (
 )
 from transformers.trainer_utils import EvalLoopOutput
 
+from ..core import BaseStates
 from ..data import PreferenceCollator
 from ..errors import ArtifactError, ConfigError, DataError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer
 from ..model.artifact import ADAPTER_FOLDER, read_config
 from .arguments import QAdapterTrainingArguments
+from .base_cache import BaseCache
+from .base_cache_build import base_cache, default_cache_dir, fill
+from .cached_collator import PAIR_INDEX, CachedCollator
 from .callbacks import MetricsFile, Progress
 from .dataset import tokenize_dataset
 from .fitting import FittingTrainer
@@ -57,6 +61,8 @@ class QAdapterTrainer(FittingTrainer):
     # `compute_loss` divides by the number of pairs of the whole accumulated batch, so that unequal micro-batches
     # (the last of an epoch) weigh by their pairs.
     loss_is_scaled_for_ga = True
+    train_dataset: Any
+    data_collator: Any
 
     def __init__(
         self,
@@ -107,6 +113,45 @@ class QAdapterTrainer(FittingTrainer):
             self.remove_callback(replaced)
         self._metric_sums: dict[str, Tensor] = {}
         self._metric_pairs = 0
+
+    # ------------------------------------------------------------------ batches
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The batches of training; with `cache_base` they carry `base_states`, and the cache is built first."""
+        if not self.args.cache_base or self.train_dataset is None:
+            return super().get_train_dataloader()
+        plain = self.train_dataset, self.data_collator
+        cached = CachedCollator(self.data_collator, self._open_base_cache())
+        numbered = self.train_dataset.add_column(PAIR_INDEX, list(range(len(self.train_dataset))))
+        try:
+            self.train_dataset, self.data_collator = numbered, cached
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset, self.data_collator = plain
+
+    def _open_base_cache(self) -> BaseCache:
+        model: QAdapterForCausalLM = self.accelerator.unwrap_model(self.model)
+        directory = Path(self.args.base_cache_dir or default_cache_dir()).expanduser()
+        precision = self.accelerator.mixed_precision
+        cache = base_cache(model, self.processing_class, self.train_dataset, directory, precision)
+
+        def states_of(rows: list[dict[str, Any]]) -> BaseStates:
+            with self.accelerator.autocast():
+                return model.base_states_of_pairs(**self._prepare_inputs(self.data_collator(rows)))
+
+        args, epochs = self.args, self.args.num_train_epochs
+        if args.max_steps > 0:
+            pairs_per_step = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
+            epochs = args.max_steps * pairs_per_step / len(self.train_dataset)
+        # The other processes wait, then find the cache complete; those that do not share the disk build their own.
+        with args.main_process_first(local=False, desc="the base cache"):
+            fill(cache, self.train_dataset, self._train_batch_size, states_of, epochs=epochs)
+        return cache
+
+    def _prepare_input(self, data: Any) -> Any:
+        if isinstance(data, BaseStates):  # the Trainer rebuilds tuples from one iterable, and may lower precision
+            return BaseStates._make(None if field is None else field.to(self.args.device) for field in data)
+        return super()._prepare_input(data)
 
     # ------------------------------------------------------------------ loss
 

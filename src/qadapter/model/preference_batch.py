@@ -1,0 +1,78 @@
+"""A preference batch as the backbone takes it: one row per pair where the model allows it, two otherwise."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import Tensor
+
+from ..errors import ConfigError
+from .response_states import ResponseStates, response_states
+from .shared_prefix import PackedPairs, pack_pairs, packed_attention_mask
+
+logger = transformers.logging.get_logger(__name__)
+
+
+class PreferenceBatch(NamedTuple):
+    """What one pass over the pairs needs, whichever policy makes it."""
+
+    states: ResponseStates
+    """The states that count."""
+    inputs: dict[str, Any]
+    """Keywords of the backbone."""
+    at: tuple[Tensor, Tensor]
+    """Row and column of each state in the backbone's output."""
+
+
+def preference_batch(
+    input_ids: Tensor,
+    attention_mask: Tensor | None = None,
+    completion_mask: Tensor | None = None,
+    terminated: Tensor | None = None,
+    *,
+    share_prefix: bool,
+    window: int | None,
+    dtype: torch.dtype,
+    **backbone_kwargs: Any,
+) -> PreferenceBatch:
+    """Lay out the pairs.
+
+    Args:
+        input_ids: [2·pairs, tokens], chosen rows first.
+        attention_mask: [2·pairs, tokens] or None.
+        completion_mask: [2·pairs, tokens] bool, True at the tokens of the response (a contiguous run).
+        terminated: [2·pairs] bool, False where a response was cut.
+        share_prefix: whether the model's attention can take a pair in one row.
+        window: the size of its sliding attention window, or None.
+        dtype: of the hidden states.
+        **backbone_kwargs: go to the backbone as they are.
+
+    Raises:
+        ConfigError: no completion_mask or terminated.
+        DataError: a row without prompt or without response tokens.
+    """
+    if completion_mask is None or terminated is None:
+        raise ConfigError(
+            "a preference batch needs completion_mask ([rows, tokens] bool) and terminated ([rows] bool)."
+        )
+    states = response_states(input_ids, completion_mask.bool(), terminated)
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False, **backbone_kwargs}
+    packed = _packed(input_ids, states, window) if share_prefix else None
+    if packed is not None:
+        inputs["input_ids"], inputs["position_ids"] = packed.input_ids, packed.position_ids
+        inputs["attention_mask"] = packed_attention_mask(packed.segments, dtype)
+    return PreferenceBatch(states, inputs, states.columns(packed=packed is not None))
+
+
+def _packed(input_ids: Tensor, states: ResponseStates, window: int | None) -> PackedPairs | None:
+    """The batch with one row per pair; None where it needs two."""
+    packed = pack_pairs(input_ids, states.first, states.lengths)
+    if packed is None or window is None or packed.input_ids.shape[1] <= window:
+        return packed
+    logger.warning_once(
+        f"a pair of {packed.input_ids.shape[1]} tokens is longer than the attention window of {window}; such pairs are "
+        "trained as two rows (slower, same result)."
+    )
+    return None
