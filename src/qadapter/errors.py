@@ -35,6 +35,10 @@ class UnsupportedModelError(QAdapterError):
     """The base model has a property for which the method is not exact here."""
 
 
+class BatchTooLargeError(QAdapterError):
+    """A batch does not fit into the memory of its device."""
+
+
 class MissingExtraError(QAdapterError, ImportError):
     """A feature needs a package that is not among the required dependencies.
 

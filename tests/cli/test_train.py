@@ -198,6 +198,28 @@ def test_ctrl_c_says_how_to_go_on(
     assert last == f"interrupted; continue from checkpoint-6 with: qadapter train --output-dir {run_copy} --resume"
 
 
+def test_out_of_memory_keeps_the_checkpoints_and_says_how_to_go_on(
+    run_copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(run_copy / "checkpoint-6")
+    trained_whole = train_run.QAdapterTrainer.compute_loss
+
+    def out_of_memory(self: train_run.QAdapterTrainer, model: torch.nn.Module, inputs: dict, **kwargs: object):
+        if len(inputs["terminated"]) > 2 * 2:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return trained_whole(self, model, inputs, **kwargs)
+
+    monkeypatch.setattr(train_run.QAdapterTrainer, "compute_loss", out_of_memory)
+    error = refused(["train", "--output-dir", str(run_copy), "--resume"], capsys)
+    assert "a batch of 4 pairs does not fit into the memory of cpu" in error
+    assert "hint: lower per_device_train_batch_size" in error
+    command = f"qadapter train --output-dir {run_copy} --resume --auto-micro-batch"
+    assert f"hint: continue from checkpoint-4 with: {command}" in error
+    assert main(command.split()[1:]) == 0
+    assert "at most 2 at a time" in capsys.readouterr().err
+    assert (run_copy / "checkpoint-6").is_dir()
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -60,10 +60,10 @@ TYPES = (RunArguments, QAdapterTrainingArguments)
 # A few minutes at most are lost when a run is interrupted; a checkpoint holds the LoRA and its optimizer alone.
 COMMAND_DEFAULTS: Values = {"save_steps": 50, "save_total_limit": 2}
 
-# Fields that the seed-for-seed result of a run does not depend on.
+# Fields that the seed-for-seed result of a run does not depend on (beyond rounding, for auto_micro_batch).
 MAY_CHANGE_ON_RESUME = {
     *("output_dir", "config", "resume", "overwrite", "run_name", "report_to", "disable_tqdm", "project"),
-    *("eval_file", "per_device_eval_batch_size", "save_strategy", "save_steps", "save_total_limit"),
+    *("auto_micro_batch", "eval_file", "per_device_eval_batch_size", "save_strategy", "save_steps", "save_total_limit"),
     *("logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica"),
     *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_revision"),
     *("hub_always_push", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "dataloader_pin_memory"),
@@ -78,8 +78,9 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "LoRA": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
     "optimization": (
         *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
-        *("per_device_train_batch_size", "gradient_accumulation_steps", "activation_checkpointing", "max_grad_norm"),
-        *("weight_decay", "train_sampling_strategy", "cache_base", "base_cache_dir"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps", "auto_micro_batch"),
+        *("activation_checkpointing", "max_grad_norm", "weight_decay", "train_sampling_strategy"),
+        *("cache_base", "base_cache_dir"),
     ),
     "evaluation, logging and checkpoints": (
         *("eval_strategy", "eval_steps", "per_device_eval_batch_size", "logging_steps", "save_steps"),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from datasets import Dataset
 
 from ..data import load_preference_dataset
-from ..errors import ConfigError
+from ..errors import BatchTooLargeError, ConfigError
 from ..model import load_base, load_base_tokenizer
 from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments
 from . import run_folder
@@ -70,6 +70,11 @@ def train(argv: Sequence[str]) -> int:
         metrics = trainer.evaluate() if eval_dataset is not None else None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_go_on(output_dir)) from None
+    except BatchTooLargeError as error:
+        resume = _resume_command(output_dir)
+        if resume is None or training.auto_micro_batch:
+            raise
+        raise BatchTooLargeError(str(error), hint=f"{resume} --auto-micro-batch") from error
     trainer.save_model(str(output_dir))
     if trainer.is_world_process_zero():
         _report(output_dir, metrics, run, len(eval_dataset or []))
@@ -143,11 +148,17 @@ def _datasets(run: RunArguments, training: QAdapterTrainingArguments) -> tuple[D
 
 
 def _how_to_go_on(output_dir: Path) -> str:
+    resume = _resume_command(output_dir)
+    if resume is None:
+        return "interrupted before the first checkpoint was written (--save-steps says when)"
+    return f"interrupted; {resume}"
+
+
+def _resume_command(output_dir: Path) -> str | None:
     written = run_folder.checkpoints(output_dir)
     if not written:
-        return "interrupted before the first checkpoint was written (--save-steps says when)"
-    command = f"qadapter train --output-dir {shlex.quote(str(output_dir))} --resume"
-    return f"interrupted; continue from {written[0].name} with: {command}"
+        return None
+    return f"continue from {written[0].name} with: qadapter train --output-dir {shlex.quote(str(output_dir))} --resume"
 
 
 def _report(output_dir: Path, metrics: dict[str, float] | None, run: RunArguments, eval_pairs: int) -> None:

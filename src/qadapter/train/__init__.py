@@ -9,6 +9,10 @@ base_cache_build  which cache belongs to a run; filling it
 cached_collator   batches that carry the base's part of the loss
 metrics           the names under which a batch of pairs is logged
 callbacks         metrics.jsonl and progress
+memory            what a device has left, and what work takes
+memory_estimate   how many pairs fit, and the error for a batch that does not
+micro_batch       a batch in parts that fit into memory
+fitting           the Trainer's step on such parts
 trainer           QAdapterTrainer
 """
 

@@ -45,6 +45,13 @@ class QAdapterTrainingArguments(TrainingArguments):
         default=1024,
         metadata={"help": "most tokens of prompt + response; longer responses are cut and bootstrapped, prompts never"},
     )
+    auto_micro_batch: bool = field(
+        default=False,
+        metadata={
+            "help": "work through each batch in parts, as large as fit into memory; the optimizer still sees whole "
+            "batches, and results agree to rounding"
+        },
+    )
     on_bad_row: str = field(default="stop", metadata={"help": "what to do about bad rows of data: stop or skip"})
 
     cache_base: bool = field(
@@ -81,6 +88,10 @@ class QAdapterTrainingArguments(TrainingArguments):
             raise ConfigError(f"max_length must be at least 2 (a prompt and a response token), got {self.max_length}")
         if self.lora_r is None or self.lora_r < 1:
             raise ConfigError(f"lora_r must be at least 1, got {self.lora_r}")
+        if self.auto_micro_batch and self.auto_find_batch_size:
+            raise ConfigError(
+                "auto_micro_batch keeps the batch size and auto_find_batch_size of transformers changes it: choose one."
+            )
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns must stay False: the collator needs the columns of token ids.")
         if self.train_sampling_strategy not in ("group_by_length", "random", "sequential"):

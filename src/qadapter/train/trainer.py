@@ -18,7 +18,6 @@ from transformers import (
     PreTrainedTokenizerBase,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
     TrainerCallback,
     set_seed,
 )
@@ -35,11 +34,12 @@ from .base_cache_build import base_cache, default_cache_dir, fill
 from .cached_collator import PAIR_INDEX, CachedCollator
 from .callbacks import MetricsFile, Progress
 from .dataset import tokenize_dataset
+from .fitting import FittingTrainer
 from .metrics import preference_metrics
 from .sampler import LengthGroupedSampler
 
 
-class QAdapterTrainer(Trainer):
+class QAdapterTrainer(FittingTrainer):
     """Train a residual Q-function on preference pairs.
 
     Args:
@@ -54,7 +54,8 @@ class QAdapterTrainer(Trainer):
         peft_config: the LoRA, instead of the `lora_*` fields of `args`.
 
     Raises:
-        ConfigError, DataError, UnsupportedModelError: see their texts.
+        ConfigError, DataError, UnsupportedModelError: see their texts. Training and evaluation raise
+            BatchTooLargeError where a batch does not fit into memory.
     """
 
     # `compute_loss` divides by the number of pairs of the whole accumulated batch, so that unequal micro-batches
@@ -182,6 +183,15 @@ class QAdapterTrainer(Trainer):
             self._metric_pairs += len(output.pair_loss)
         return (loss, output) if return_outputs else loss
 
+    def _undo_point(self) -> Callable[[], None]:
+        undo_gradients, sums, pairs = super()._undo_point(), dict(self._metric_sums), self._metric_pairs
+
+        def undo() -> None:
+            undo_gradients()
+            self._metric_sums, self._metric_pairs = sums, pairs
+
+        return undo
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the training pairs since the last log line."""
         if self._metric_pairs and "loss" in logs:
@@ -208,13 +218,18 @@ class QAdapterTrainer(Trainer):
         """Means over the held-out pairs; the batch size does not enter (the Trainer's own loop counts rows)."""
         model = self._wrap_model(self.model, training=False)
         model.eval()
-        parts: dict[str, list[Tensor]] = defaultdict(list)
-        for inputs in dataloader:
+
+        def metrics_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
             with torch.no_grad(), self.compute_loss_context_manager():
-                output = model(**self._prepare_inputs(inputs))
-            for name, values in preference_metrics(output).items():
-                parts[name].append(self.accelerator.gather_for_metrics(values.float()))
-        per_pair = {name: torch.cat(values) for name, values in parts.items()}
+                return preference_metrics(model(**self._prepare_inputs(batch)))
+
+        collected: dict[str, list[Tensor]] = defaultdict(list)
+        for inputs in dataloader:
+            parts = self._in_memory(inputs, metrics_of, rehearsal=metrics_of, training=False)
+            for name in parts[0]:
+                values = torch.cat([part[name] for part in parts]).float()
+                collected[name].append(self.accelerator.gather_for_metrics(values))
+        per_pair = {name: torch.cat(values) for name, values in collected.items()}
         return EvalLoopOutput(
             predictions=None,
             label_ids=None,
