@@ -21,10 +21,6 @@ from torch import Tensor, nn
 from ..errors import UnsupportedModelError
 
 
-# A product with so few rows takes longer to cast the factors down than to multiply in float32, as they are stored.
-_FEW_TOKENS = 16
-
-
 class Rows(Enum):
     """Which rows of the batch get the adapter."""
 
@@ -46,12 +42,10 @@ class RowRouter:
     def __init__(self, model: nn.Module) -> None:
         self.rows = Rows.ADAPTER
         self.layers: list[LoraLayer] = []
-        self._narrow: Tensor | None = None
-        self._wide: Tensor | None = None
         for module in model.modules():
             if isinstance(module, LoraLayer):
                 module.row_router = self
-                module.forward = types.MethodType(_row_sliced_forward, module)
+                module.forward = types.MethodType(row_sliced_forward, module)
                 self.layers.append(module)
 
     @contextmanager
@@ -62,14 +56,6 @@ class RowRouter:
             yield
         finally:
             self.rows = before
-            self._narrow = self._wide = None
-
-    def widened(self, x: Tensor) -> Tensor:
-        """The routed rows of `x` in float32 or wider; layers that read the same tensor (q, k, v) share the copy."""
-        if self._narrow is not x or self._wide is None:
-            routed = x if self.rows is Rows.ADAPTER else x[: x.shape[0] // 2]
-            self._narrow, self._wide = x, routed.to(torch.promote_types(x.dtype, torch.float32))
-        return self._wide
 
     def remove(self) -> None:
         """Give every LoRA layer the forward of its class back."""
@@ -78,7 +64,7 @@ class RowRouter:
         self.layers.clear()
 
 
-def _row_sliced_forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+def row_sliced_forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: object) -> Tensor:
     """The forward of one LoRA layer: base product on all rows, low-rank product on the routed ones."""
     rows = layer.row_router.rows
     if rows is not Rows.ADAPTER and layer.merged:
@@ -93,7 +79,7 @@ def _row_sliced_forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: ob
             f"{tuple(x.shape)}: its rows cannot be told apart.",
             hint="leave this layer out of lora_target_modules",
         )
-    if not _is_plain(layer):
+    if not is_plain(layer):
         # DoRA and other variants, quantized or merged layers: PEFT's own forward, on the adapter's rows only.
         if rows is Rows.ADAPTER:
             return type(layer).forward(layer, x, *args, **kwargs)
@@ -102,30 +88,19 @@ def _row_sliced_forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: ob
         return torch.cat([adapter_out, layer.base_layer(base_x, *args, **kwargs)])
 
     out = layer.base_layer(x, *args, **kwargs)
-    routed_out = out if rows is Rows.ADAPTER else out[: x.shape[0] // 2]
-    if layer.training or torch.is_grad_enabled() or x.numel() > _FEW_TOKENS * x.shape[-1]:
-        _add_low_rank(layer, routed_out, x[: routed_out.shape[0]])
-    else:
-        _add_low_rank_of_few(layer, routed_out, layer.row_router.widened(x))
+    if rows is Rows.ADAPTER:
+        return _add_low_rank(layer, out, x)
+    half = x.shape[0] // 2
+    _add_low_rank(layer, out[:half], x[:half])
     return out
 
 
-def _is_plain(layer: LoraLayer) -> bool:
+def is_plain(layer: LoraLayer) -> bool:
+    """Whether the layer's forward is the base product plus one low-rank product, so that rows can be sliced."""
     return isinstance(layer, LoraLinear) and not (layer.lora_variant or layer.merged or layer.disable_adapters)
 
 
-def _add_low_rank_of_few(layer: LoraLinear, out: Tensor, wide_x: Tensor) -> None:
-    """out += scaling · B·A·x, in place: a decoding step, without gradients and dropout."""
-    for name in layer.active_adapters:
-        if name not in layer.lora_A:
-            continue
-        a, b = layer.lora_A[name], layer.lora_B[name]
-        bias = None if b.bias is None else b.bias.to(wide_x.dtype)
-        low_rank = F.linear(wide_x, a.weight.to(wide_x.dtype))
-        out.add_(F.linear(low_rank, b.weight.to(wide_x.dtype), bias), alpha=layer.scaling[name])
-
-
-def _add_low_rank(layer: LoraLinear, out: Tensor, x: Tensor) -> None:
+def _add_low_rank(layer: LoraLinear, out: Tensor, x: Tensor) -> Tensor:
     """out += scaling · B·A·dropout(x), in place, in the dtype of the activations.
 
     Casting the small float32 factors down is what autocast would do; casting `x` up would keep a second copy of
@@ -138,6 +113,7 @@ def _add_low_rank(layer: LoraLinear, out: Tensor, x: Tensor) -> None:
         low_rank = F.linear(layer.lora_dropout[name](x), a.weight.to(x.dtype))
         bias = None if b.bias is None else b.bias.to(x.dtype)
         out += F.linear(low_rank, b.weight.to(x.dtype), bias) * layer.scaling[name]
+    return out
 
 
 def default_lora() -> LoraConfig:

@@ -28,6 +28,7 @@ from .lora import RowRouter, Rows, check_lora, default_lora
 from .pair_loss import PreferenceOutput, pair_loss
 from .preference_batch import PreferenceBatch, preference_batch
 from .shared_prefix import shortest_window, why_not_packable
+from .small_steps import small_steps
 
 logger = transformers.logging.get_logger(__name__)
 
@@ -263,7 +264,8 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         """
         dial = {"strength": strength, "alpha_0": alpha_0, "alpha_tilde": alpha_tilde}
         dial = {name: checked_dial(name, value) for name, value in dial.items() if value is not None}
-        return super().generate(*args, **dial, **kwargs)
+        with torch.no_grad(), small_steps(self.row_router):
+            return super().generate(*args, **dial, **kwargs)
 
     def _prepare_cache_for_generation(
         self, generation_config: Any, model_kwargs: dict, *args: Any, **kwargs: Any
