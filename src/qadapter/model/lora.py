@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..errors import UnsupportedModelError
 
@@ -91,7 +93,7 @@ def row_sliced_forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: obj
     if rows is Rows.ADAPTER:
         return _add_low_rank(layer, out, x)
     half = x.shape[0] // 2
-    _add_low_rank(layer, out[:half], x[:half])
+    _add_low_rank(layer, out[:half], x[:half])  # carries no gradient: both policies at once is for decoding
     return out
 
 
@@ -110,10 +112,33 @@ def _add_low_rank(layer: LoraLinear, out: Tensor, x: Tensor) -> Tensor:
         if name not in layer.lora_A:
             continue
         a, b = layer.lora_A[name], layer.lora_B[name]
-        low_rank = F.linear(layer.lora_dropout[name](x), a.weight.to(x.dtype))
-        bias = None if b.bias is None else b.bias.to(x.dtype)
-        out += F.linear(low_rank, b.weight.to(x.dtype), bias) * layer.scaling[name]
+        low_rank = layer.scaling[name] * F.linear(layer.lora_dropout[name](x), a.weight.to(x.dtype))
+        out = _AddProduct.apply(out, low_rank, b.weight.to(x.dtype))
+        if b.bias is not None:
+            out += layer.scaling[name] * b.bias.to(out.dtype)
     return out
+
+
+class _AddProduct(torch.autograd.Function):
+    """out += x·Wᵀ in one pass over `out`, which is [..., features] and contiguous. x is [..., r], W [features, r].
+
+    As an expression the product and, in the backward pass, its gradient would each be one more tensor of the size of
+    `out`: with 7 layers per block that traffic takes longer than the low-rank products.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.mark_dirty(out)
+        out.view(-1, out.shape[-1]).addmm_(x.reshape(-1, x.shape[-1]).to(out.dtype), weight.t().to(out.dtype))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        flat = grad.reshape(-1, grad.shape[-1]).to(x.dtype)
+        return grad, (flat @ weight).view_as(x), flat.t() @ x.reshape(-1, x.shape[-1])
 
 
 def default_lora() -> LoraConfig:

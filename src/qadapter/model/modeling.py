@@ -25,6 +25,7 @@ from .constants import QConstants
 from .dial import checked_dial, rows_needed
 from .frozen_base import check_lm_head, freeze_base, lm_head_of
 from .lora import RowRouter, Rows, check_lora, default_lora
+from .masked_attention import matrix_attention
 from .pair_loss import PreferenceOutput, pair_loss
 from .preference_batch import PreferenceBatch, preference_batch
 from .shared_prefix import shortest_window, why_not_packable
@@ -216,7 +217,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
                 f"{len(batch.states.row)}."
             )
         base = self._base_states(batch) if known is None else known
-        with self.row_router.route(Rows.ADAPTER):
+        with self.row_router.route(Rows.ADAPTER), matrix_attention(self.base):
             adapter_hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
         return pair_loss(adapter_hidden, base, self.head, self.constants, batch.states)
 
@@ -233,7 +234,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
     @torch.no_grad()
     def _base_states(self, batch: PreferenceBatch) -> BaseStates:
-        with self.row_router.route(Rows.BASE):
+        with self.row_router.route(Rows.BASE), matrix_attention(self.base):
             hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
         return base_states(hidden, self.head, batch.states.action, keep_hidden=self.constants.needs_base_hidden)
 
