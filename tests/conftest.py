@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -40,7 +41,7 @@ RESIDUAL = QConstants("residual", alpha_0=0.3, alpha_tilde=0.3, gamma=1.0, chi2_
 def make_base(family: str = "llama", seed: int = 0) -> PreTrainedModel:
     """A tiny random causal LM; the weights are large enough that its policy is far from uniform."""
     torch.manual_seed(seed)
-    base = transformers.AutoModelForCausalLM.from_config(FAMILIES[family])
+    base = transformers.AutoModelForCausalLM.from_config(copy.deepcopy(FAMILIES[family]))
     with torch.no_grad():
         for name, parameter in base.named_parameters():
             if parameter.ndim == 2:

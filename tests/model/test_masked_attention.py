@@ -1,0 +1,92 @@
+"""Attention by matrix products: torch's result and gradients, no worse in bfloat16, and only where it is meant."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import make_base, make_batch, make_model
+
+from qadapter.model import QAdapterForCausalLM, masked_attention
+
+
+def heads(count: int, tokens: int, dtype: torch.dtype, seed: int, offset: float = 0.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(2, tokens, count, 8, generator=generator, dtype=torch.float64)
+    values += offset * torch.randn(1, 1, count, 8, generator=generator, dtype=torch.float64)
+    # Strided as transformers hands them over.
+    return values.to(dtype).transpose(1, 2).detach().requires_grad_()
+
+
+def random_mask(queries: int, keys: int, dtype: torch.dtype) -> torch.Tensor:
+    hidden = torch.rand(2, 1, queries, keys, generator=torch.Generator().manual_seed(9)) < 0.4
+    hidden[..., 0] = False
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, torch.finfo(dtype).min)
+
+
+def both(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> list[list[torch.Tensor]]:
+    """Output and gradients: ours, torch's."""
+    found = []
+    for out in (
+        masked_attention.masked_attention(q, k, v, mask, 0.3),
+        F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3, enable_gqa=True),
+    ):
+        upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(out.dtype)
+        found.append([out, *torch.autograd.grad(out, (q, k, v), upstream)])
+    return found
+
+
+@pytest.mark.parametrize("key_heads", [6, 3, 1])
+@pytest.mark.parametrize("chunk", [2**22, 100])
+def test_exact_in_float64(key_heads: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masked_attention, "_CHUNK_SCORES", chunk)
+    f64 = torch.float64
+    q, k, v = heads(6, 13, f64, 0), heads(key_heads, 17, f64, 1, offset=2.0), heads(key_heads, 17, f64, 2)
+    for ours, theirs in zip(*both(q, k, v, random_mask(13, 17, f64)), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("offset", [0.0, 8.0])
+def test_in_bfloat16_the_errors_are_those_of_rounding(offset: float) -> None:
+    """Keys share a direction in trained models; without centring, the rounding of large scores would show."""
+    bf16 = torch.bfloat16
+    q, k, v = heads(6, 64, bf16, 0, offset=3.0), heads(3, 64, bf16, 1, offset=offset), heads(3, 64, bf16, 2)
+    ours = both(q, k, v, random_mask(64, 64, bf16))[0]
+    wide = [x.detach().double().requires_grad_() for x in (q, k, v)]
+    truth = both(*wide, random_mask(64, 64, torch.float64))[1]
+    for mine, exact in zip(ours, truth, strict=True):
+        assert float((mine.detach().double() - exact).norm() / exact.norm()) < 0.01
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_training_uses_it_on_a_cpu_and_decoding_does_not(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    original = masked_attention.masked_attention
+    monkeypatch.setattr(
+        masked_attention, "masked_attention", lambda *args: calls.append(args[0].shape[0]) or original(*args)
+    )
+    model = make_model().train()
+    if checkpointing:  # recomputed outside of the forward pass, where the base's own attention is back
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    model(**make_batch()).loss.backward()
+    layers, passes = model.config.num_hidden_layers, 2
+    assert calls == ([] if checkpointing else [3] * layers * passes)
+    assert model.base.config._attn_implementation == "sdpa"
+    calls.clear()
+    model.eval().generate(torch.tensor([[5, 6, 7]]), max_new_tokens=3)
+    assert calls == []
+
+
+def test_the_choice_is_taken_back_after_an_exception() -> None:
+    base = make_base()
+    with pytest.raises(KeyError), masked_attention.matrix_attention(base):
+        raise KeyError
+    assert base.config._attn_implementation == "sdpa"
+
+
+def test_other_attention_stays_as_it_is() -> None:
+    base = make_base()
+    base.set_attn_implementation("eager")
+    model = QAdapterForCausalLM(base)
+    with masked_attention.matrix_attention(model.base):
+        assert model.base.config._attn_implementation == "eager"

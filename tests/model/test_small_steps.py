@@ -1,0 +1,79 @@
+"""Decoding with bound weights: the same policy as the plain layers, and no trace afterwards."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import PAPER, RESIDUAL, make_model
+from peft import LoraConfig
+
+from qadapter.errors import ConfigError
+from qadapter.model import QConstants
+from qadapter.model.lora import Rows
+from qadapter.model.small_steps import small_steps
+
+
+@pytest.mark.parametrize("rows", list(Rows))
+@pytest.mark.parametrize("lora_bias", [False, True])
+@pytest.mark.parametrize("tokens", [1, 40])
+def test_every_layer_gives_the_same(rows: Rows, lora_bias: bool, tokens: int) -> None:
+    model = make_model("phi", lora=LoraConfig(r=4, lora_alpha=6, target_modules="all-linear", lora_bias=lora_bias))
+    layers = model.row_router.layers
+    before = [layer.forward for layer in layers]
+    with torch.no_grad(), model.row_router.route(rows):
+        for layer in layers:
+            x = torch.randn(4, tokens, layer.in_features)
+            expected = layer(x)
+            with small_steps(model.row_router):
+                assert layer.forward is not before[layers.index(layer)]
+                torch.testing.assert_close(layer(x), expected)
+    assert [layer.forward for layer in layers] == before
+
+
+def test_layers_that_it_cannot_bind_stay_as_they_are() -> None:
+    model = make_model(lora=LoraConfig(r=4, use_dora=True, target_modules=["q_proj", "v_proj"]))
+    hooked = make_model()
+    hooked.row_router.layers[0].base_layer.register_forward_hook(lambda *_: None)
+    for some, layers in ((model, model.row_router.layers), (hooked, hooked.row_router.layers[:1])):
+        before = [layer.forward for layer in layers]
+        with small_steps(some.row_router):
+            assert [layer.forward for layer in layers] == before
+
+
+def test_an_exception_leaves_no_trace() -> None:
+    model = make_model()
+    before = [layer.forward for layer in model.row_router.layers]
+    with pytest.raises(KeyError), small_steps(model.row_router):
+        raise KeyError
+    assert [layer.forward for layer in model.row_router.layers] == before
+
+
+def test_what_was_trained_meanwhile_counts() -> None:
+    """Weights are looked up anew by each generation."""
+    model, prompt = make_model(constants=RESIDUAL), torch.tensor([[5, 6, 7]])
+    options = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    model.generate(prompt, **options)
+    with torch.no_grad():
+        for layer in model.row_router.layers:
+            layer.lora_B["default"].weight.mul_(-1)
+    now = model.generate(prompt, **options).logits[0]
+    torch.testing.assert_close(now, model(prompt).logits[:, -1].detach())
+
+
+def test_fold_gives_the_trained_policy_as_a_plain_model() -> None:
+    prompt = torch.tensor([[5, 6, 7, 8]])
+    model = make_model(constants=RESIDUAL)
+    with torch.no_grad():
+        expected = model(prompt).logits
+    folded = model.fold()
+    assert type(folded).__name__ == "LlamaForCausalLM"
+    assert not any("lora" in name for name, _ in folded.named_modules())
+    torch.testing.assert_close(folded(prompt).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("constants", [PAPER, QConstants("residual", alpha_0=0.1, alpha_tilde=0.4)])
+def test_fold_refuses_a_policy_that_no_single_model_has(constants: QConstants) -> None:
+    model = make_model(constants=constants)
+    with pytest.raises(ConfigError, match="no single set of weights"):
+        model.fold()
+    model(torch.tensor([[5, 6]]))  # still works
