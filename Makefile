@@ -1,12 +1,13 @@
 # Targets for a bare machine with Python >= 3.11; everything goes into .venv of this checkout.
 #   make setup      the environment            make demo    the whole method on a small real model
 #   make test       lint, types, tests         make test-all   with the tests on the real model
+#   make bench PAIRS=FILE   speed and memory against TRL, the plain base and others (benchmarks/README.md)
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo test test-all lint types format clean
+.PHONY: setup demo bench test test-all lint types format clean
 
 setup: $(STAMP)
 
@@ -23,6 +24,10 @@ $(STAMP): pyproject.toml constraints-dev.txt
 
 demo: $(STAMP)
 	$(BIN)/qadapter demo
+
+bench: $(STAMP)
+	@test -n "$(PAIRS)" || { echo "name preference pairs, a file or a hub data set id: make bench PAIRS=pairs.jsonl"; exit 1; }
+	$(BIN)/python benchmarks/run.py cpu --pairs "$(PAIRS)"
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

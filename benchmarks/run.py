@@ -1,6 +1,6 @@
 """Measure training and decoding side by side with what users would run instead.
 
-    python benchmarks/run.py cpu --pairs PAIRS.jsonl     (or: make bench PAIRS=PAIRS.jsonl)
+    python benchmarks/run.py cpu --pairs PAIRS.jsonl     (or: make bench PAIRS=...)
     python benchmarks/run.py cuda                        (or: benchmarks/gpu.sh)
 
 Every figure is a ratio of medians: each subject has its process, the processes take turns, in one run. The result goes
@@ -29,7 +29,7 @@ from harness import decoding, growth, machine, peak, report, training  # noqa: E
 from harness.worker import Worker, take_turns  # noqa: E402
 from harness.workload import Workload, batches_of_pairs, load_model, load_tokenizer, padding_of_an_epoch  # noqa: E402
 
-WARMUP = 2
+WARMUP = 1
 
 # A Llama of the 1B class; speed and memory do not depend on the weights' values.
 LLAMA_1B = {
@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--pairs", help="preference pairs, any form that `qadapter train` takes (cpu)")
     parser.add_argument("--max-row", type=int, help="longest prompt + response, tokens (cpu 224, cuda 512)")
     parser.add_argument("--batch", type=int, default=8, help="pairs per step")
-    parser.add_argument("--rounds", type=int, default=7, help="turns that count, after two of warm-up")
+    parser.add_argument("--rounds", type=int, default=5, help="turns that count, after one of warm-up")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="what to measure")
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct", help="base model (cpu)")
     options = parser.parse_args()
@@ -152,7 +152,7 @@ def measure_decoding(result: dict[str, Any], workload: Workload, device: str, ro
         Worker(kind, decoding.decode, device, workload=workload, kind=kind, static_cache=static and kind != "two_pass")
         for kind in kinds
     ]
-    take_turns(workers, rounds, warmup=1)
+    take_turns(workers, rounds, WARMUP)
     seconds = {worker.name: _median(worker.turns, "seconds_per_token") for worker in workers}
     memory = {worker.name: max(turn["peak_bytes"] for turn in worker.turns) for worker in workers}
     for worker in workers:
