@@ -54,6 +54,21 @@ def measured() -> str:
             f"{result['retention']['kl_to_base']:.3f} on neutral prompts ([results/politeness.json]"
             "(results/politeness.json); reproduce with [recipes/politeness.sh](recipes/politeness.sh)).",
         ]
+    speed = ROOT / "benchmarks" / "results" / "latest-cpu.json"
+    if speed.exists():
+        result = json.loads(speed.read_text(encoding="utf-8"))
+        figures = result["figures"]
+        gpu = (ROOT / "benchmarks" / "results" / "latest-gpu.json").exists()
+        lines += [
+            "",
+            f"Speed and memory on the same pairs and batches ({result['hardware']['threads']} CPU cores, SmolLM2-135M, "
+            f"rows up to {result['config']['max_row']} tokens): training runs at {figures['train_speed_vs_trl']:.1f}× the "
+            f"pairs per second of TRL's DPOTrainer ({figures['train_speed_vs_trl_cached']:.1f}× with `--cache-base`, from the "
+            f"second epoch on) with {figures['train_memory_vs_trl']:.2f}× its peak memory; a token decoded at strength 0.5 "
+            f"takes {figures['decode_time_vs_base']:.2f}× the base's time, {figures['decode_time_vs_base_folded']:.2f}× after "
+            "`fold()` ([benchmarks](benchmarks/README.md); reproduce with `make bench`)."
+            + ("" if gpu else " No GPU has been measured yet."),
+        ]
     return "\n".join(lines)
 
 
