@@ -77,3 +77,39 @@ def test_fold_refuses_a_policy_that_no_single_model_has(constants: QConstants) -
     with pytest.raises(ConfigError, match="no single set of weights"):
         model.fold()
     model(torch.tensor([[5, 6]]))  # still works
+
+
+def test_siblings_are_one_product_and_share_the_memory_of_the_weights() -> None:
+    model = make_model(lora=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "gate_proj", "up_proj"]))
+    attention = model.base.model.layers[0].self_attn
+    weights = [attention.q_proj.base_layer.weight, attention.v_proj.base_layer.weight]
+    values = [weight.detach().clone() for weight in weights]
+    for _ in range(2):  # the second time they lie side by side already
+        with torch.no_grad(), small_steps(model.row_router):
+            product = attention.q_proj.forward.func
+            assert product is attention.v_proj.forward.func
+            assert type(attention.k_proj) is torch.nn.Linear
+            assert [weight.data_ptr() for weight in weights] == [
+                part.data_ptr() for part in product.weight.split([len(weight) for weight in weights])
+            ]
+    for weight, value in zip(weights, values, strict=True):
+        assert torch.equal(weight, value)
+    other = make_model(lora=LoraConfig(r=4, target_modules=["q_proj", "v_proj", "gate_proj", "up_proj"]))
+    prompt = torch.tensor([[5, 6, 7]])
+    torch.testing.assert_close(model(prompt).logits, other(prompt).logits)
+
+
+def test_siblings_that_read_other_tensors_are_not_mixed_up() -> None:
+    model = make_model()
+    attention = model.base.model.layers[0].self_attn
+    one, other = torch.randn(2, 2, 1, 32)
+    with torch.no_grad():
+        expected = attention.q_proj(one), attention.k_proj(other), attention.v_proj(one), attention.q_proj(other)
+        with small_steps(model.row_router):
+            got = attention.q_proj(one), attention.k_proj(other), attention.v_proj(one), attention.q_proj(other)
+            assert attention.v_proj(other).shape == expected[2].shape
+            assert attention.q_proj.forward.func._read is None
+            with model.row_router.route(Rows.BASE):
+                torch.testing.assert_close(attention.q_proj(other), attention.q_proj.base_layer(other))
+    for mine, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)

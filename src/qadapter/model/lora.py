@@ -43,6 +43,7 @@ class RowRouter:
 
     def __init__(self, model: nn.Module) -> None:
         self.rows = Rows.ADAPTER
+        self.model = model
         self.layers: list[LoraLayer] = []
         for module in model.modules():
             if isinstance(module, LoraLayer):
