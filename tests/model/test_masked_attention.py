@@ -8,6 +8,8 @@ import torch.nn.functional as F
 from conftest import make_base, make_batch, make_model
 
 from qadapter.model import QAdapterForCausalLM, masked_attention
+from qadapter.model.attention_blocks import attention_blocks
+from qadapter.model.shared_prefix import packed_attention_mask
 
 
 def heads(count: int, tokens: int, dtype: torch.dtype, seed: int, offset: float = 0.0) -> torch.Tensor:
@@ -27,8 +29,9 @@ def random_mask(queries: int, keys: int, dtype: torch.dtype) -> torch.Tensor:
 def both(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> list[list[torch.Tensor]]:
     """Output and gradients: ours, torch's."""
     found = []
+    blocks = attention_blocks(mask, q.shape[1] // k.shape[1])
     for out in (
-        masked_attention.masked_attention(q, k, v, mask, 0.3),
+        masked_attention.masked_attention(q, k, v, blocks, 0.3),
         F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=0.3, enable_gqa=True),
     ):
         upstream = torch.randn(out.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(out.dtype)
@@ -37,13 +40,34 @@ def both(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) 
 
 
 @pytest.mark.parametrize("key_heads", [6, 3, 1])
-@pytest.mark.parametrize("chunk", [2**22, 100])
-def test_exact_in_float64(key_heads: int, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masked_attention, "_CHUNK_SCORES", chunk)
+@pytest.mark.parametrize(("size", "scores"), [(128, 2**20), (4, 2**20), (128, 100)])
+def test_exact_in_float64(key_heads: int, size: int, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qadapter.model.attention_blocks._QUERIES", size)
+    monkeypatch.setattr("qadapter.model.attention_blocks._SCORES", scores)
     f64 = torch.float64
     q, k, v = heads(6, 13, f64, 0), heads(key_heads, 17, f64, 1, offset=2.0), heads(key_heads, 17, f64, 2)
     for ours, theirs in zip(*both(q, k, v, random_mask(13, 17, f64)), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_blocks_of_a_packed_row_leave_out_what_no_query_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prompt of 4, chosen of 4, rejected of 4, four of padding; blocks of 4 queries."""
+    monkeypatch.setattr("qadapter.model.attention_blocks._QUERIES", 4)
+    segments = torch.tensor([[0] * 4 + [1] * 4 + [2] * 4 + [-1] * 4])
+    mask = packed_attention_mask(segments, torch.float64)
+    (blocks,) = attention_blocks(mask, heads_per_key=2)
+    seen = [torch.arange(16)[block.keys].tolist() for block in blocks]
+    assert seen == [list(range(4)), list(range(8)), [0, 1, 2, 3, 8, 9, 10, 11], list(range(4)) + list(range(12, 16))]
+    assert [block.bias.shape for block in blocks] == [(8, 4), (8, 8), (8, 8), (8, 8)]
+    f64 = torch.float64
+    q, k, v = (heads(count, 16, f64, seed)[:1].detach().requires_grad_() for seed, count in enumerate((4, 2, 2)))
+    for ours, theirs in zip(*both(q, k, v, mask), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_a_query_that_sees_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one key"):
+        attention_blocks(torch.full((1, 1, 2, 2), torch.finfo(torch.float32).min), 1)
 
 
 @pytest.mark.parametrize("offset", [0.0, 8.0])
