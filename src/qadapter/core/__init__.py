@@ -11,6 +11,7 @@ Read in this order:
     chi2              the squared-reward penalty
     objective         all of it for a batch of pairs, as named terms
     lm_head           from hidden states to logits, and the mixture taken on hidden states
+    chunked_logsumexp logsumexp over the vocabulary and its gradient, no [tokens, vocabulary] tensor
     base_states       what the frozen base contributes in each state: a constant that can be kept
     token_values      Q-values and soft values at the taken tokens without a [tokens, vocabulary] tensor to keep
 
@@ -19,6 +20,7 @@ Names carry the time step: `q_t` belongs to token `a_t` in state `s_t`, `v_tp1` 
 
 from .base_states import BaseStates, base_states
 from .chi2 import chi2_penalty
+from .chunked_logsumexp import chunked_logsumexp
 from .lm_head import LMHead, mix_hidden_states
 from .mixture import Mixture, policy_mixture
 from .objective import ObjectiveTerms, preference_objective
@@ -41,6 +43,7 @@ __all__ = [
     "base_states",
     "bradley_terry_loss",
     "chi2_penalty",
+    "chunked_logsumexp",
     "discounted_return",
     "implied_rewards",
     "mix_hidden_states",

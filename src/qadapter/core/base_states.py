@@ -7,10 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .chunked_logsumexp import CHUNK_ELEMENTS, chunked_logsumexp
 from .lm_head import LMHead
-
-# Logits of one chunk in float32: 2^22 elements are 16 MiB, whatever the vocabulary.
-CHUNK_ELEMENTS = 2**22
 
 
 class BaseStates(NamedTuple):
@@ -28,7 +26,7 @@ class BaseStates(NamedTuple):
 def base_states(
     hidden: Tensor, head: LMHead, actions: Tensor, *, keep_hidden: bool, chunk_elements: int = CHUNK_ELEMENTS
 ) -> BaseStates:
-    """The base's part of the loss from its hidden states; chunked over tokens.
+    """The base's part of the loss from its hidden states; chunked over tokens and vocabulary.
 
     Args:
         hidden: h₀, [tokens, hidden].
@@ -40,12 +38,5 @@ def base_states(
     Returns:
         The states, without gradients.
     """
-    wide = torch.promote_types(hidden.dtype, torch.float32)
-    z0, logsumexp = torch.empty(2, len(actions), dtype=wide, device=hidden.device)
-    chunk = max(1, chunk_elements // head.weight.shape[0])
-    for start in range(0, len(actions), chunk):
-        at = slice(start, start + chunk)
-        logits = head.logits(hidden[at]).to(wide)
-        z0[at] = logits.gather(1, actions[at, None])[:, 0]
-        logsumexp[at] = logits.logsumexp(dim=1)
-    return BaseStates(z0, logsumexp, hidden if keep_hidden else None)
+    logsumexp, _ = chunked_logsumexp(hidden, head, chunk_elements=chunk_elements)
+    return BaseStates(head.logits_at(hidden, actions), logsumexp, hidden if keep_hidden else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -60,6 +61,31 @@ class LMHead(NamedTuple):
         hidden = mix_hidden_states(adapter_hidden, base_hidden, mixture)
         bias_weight = _per_row(mixture.adapter + mixture.base, hidden)
         return self._finish(self._product(hidden), bias_weight)
+
+    def logits_at(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """The logit of one token per state.
+
+        Args:
+            hidden: [states, hidden] final hidden states.
+            tokens: [states] int64.
+
+        Returns:
+            [states], float32 or wider; unlike `logits`, not rounded to the dtype of the product.
+        """
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        product = (hidden.to(wide) * self.weight[tokens].to(wide)).sum(dim=-1)
+        return LMHead(self.weight, None if self.bias is None else self.bias[tokens], self.scale, self.softcap)._finish(
+            product, bias_weight=1.0
+        )
+
+    def parts(self, size: int) -> Iterator[LMHead]:
+        """The head as heads of at most `size` entries of the vocabulary each, of nearly equal sizes."""
+        entries = len(self.weight)
+        size = -(-entries // -(-entries // size))
+        for start in range(0, entries, size):
+            at = slice(start, start + size)
+            bias = None if self.bias is None else self.bias[at]
+            yield LMHead(self.weight[at], bias, self.scale, self.softcap)
 
     def _product(self, hidden: Tensor) -> Tensor:
         # A slice of positions is strided, and for strided batches torch multiplies with one copy of W per row.

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .base_states import CHUNK_ELEMENTS, BaseStates
+from .base_states import BaseStates
+from .chunked_logsumexp import CHUNK_ELEMENTS, chunked_logsumexp
 from .lm_head import LMHead
 from .mixture import Mixture, policy_mixture
 from .residual_q import ResidualQ
@@ -76,10 +77,10 @@ def token_values(
 
 
 class _AdapterLogits(torch.autograd.Function):
-    """z₁ at the actions and logsumexp of the mixed logits; chunked over tokens.
+    """z₁ at the actions and logsumexp of the mixed logits.
 
-    Per token, ∂lse/∂h₁ = a·Σ_v π̃(v)·∂z₁(v)/∂h₁ does not depend on what comes in from above but for a factor. It is
-    therefore taken while the chunk's logits exist; the backward pass needs no product with the head.
+    Per token, ∂lse/∂h₁ does not depend on what comes in from above but for a factor: it is taken in the forward pass, and
+    the backward pass needs no product with the head.
     """
 
     @staticmethod
@@ -92,33 +93,15 @@ class _AdapterLogits(torch.autograd.Function):
         mixture: Mixture,
         chunk_elements: int,
     ) -> tuple[Tensor, Tensor]:
-        needs_grad = adapter_hidden.requires_grad
-        wide = torch.promote_types(adapter_hidden.dtype, torch.float32)
-        z1, lse_mixed = torch.empty(2, len(actions), dtype=wide, device=adapter_hidden.device)
-        grad_lse = torch.empty_like(adapter_hidden) if needs_grad else None
-        chunk = max(1, chunk_elements // head.weight.shape[0])
-        for start in range(0, len(actions), chunk):
-            at = slice(start, start + chunk)
-            index = actions[at, None]
-            if mixture.base == 0 or base.hidden is None:
-                # The mixture is the adapter's own policy (`residual` with ρ = 1): its logits serve both.
-                adapter_logits = head.logits(adapter_hidden[at]).to(wide)
-                z1[at] = adapter_logits.gather(1, index)[:, 0]
-                mixed_logits = mixture.adapter * adapter_logits
-            elif head.softcap is None:
-                mixed_logits = head.mixed_logits(adapter_hidden[at], base.hidden[at], mixture).to(wide)
-                z1[at] = (mixed_logits.gather(1, index)[:, 0] - mixture.base * base.action_logits[at]) / mixture.adapter
-            else:
-                adapter_logits = head.logits(adapter_hidden[at]).to(wide)
-                z1[at] = adapter_logits.gather(1, index)[:, 0]
-                base_logits = head.logits(base.hidden[at]).to(wide)
-                mixed_logits = mixture.adapter * adapter_logits + mixture.base * base_logits
-            lse_mixed[at] = mixed_logits.logsumexp(dim=1)
-            if grad_lse is not None:
-                weight = (mixed_logits - lse_mixed[at, None]).exp_()
-                if head.softcap is not None:
-                    weight *= 1 - (adapter_logits / head.softcap).square()
-                grad_lse[at] = (mixture.adapter * head.scale) * (weight.to(head.weight.dtype) @ head.weight)
+        lse_mixed, grad_lse = chunked_logsumexp(
+            adapter_hidden,
+            head,
+            mixture,
+            base.hidden,
+            gradient=adapter_hidden.requires_grad,
+            chunk_elements=chunk_elements,
+        )
+        z1 = head.logits_at(adapter_hidden, actions)
         if grad_lse is not None:
             ctx.save_for_backward(grad_lse, actions, z1)
             ctx.head = head

@@ -27,7 +27,7 @@ from .base_cache import WAY_OUT, BaseCache, human_size, refuse_full_disk
 logger = logging.getLogger(__name__)
 
 # Belongs into the key of every cache: raise it when the records or their order change.
-_FORMAT = 1
+_FORMAT = 2
 _SECONDS_BETWEEN_LINES = 10.0
 # What of a base's config says nothing of what it computes.
 _NOT_COMPUTED = {"_name_or_path", "transformers_version", "architectures", "dtype", "use_cache"}
