@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import shutil
 
 import pytest
 import torch
 from conftest import FAMILIES, make_batch, make_model
 
+from qadapter.model import QAdapterForCausalLM
 from qadapter.model.shared_prefix import pack_pairs, packed_attention_mask, packed_states
 
 
@@ -78,3 +80,27 @@ def test_the_layout() -> None:
     )
     assert row.tolist() == [0] * 7
     assert column.tolist() == [1, 2, 3, 4, 1, 5, 6]
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler, which torch compiles FlexAttention with")
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
+)
+def test_flex_attention_gives_the_same(device: str) -> None:
+    """Values; gradients too on CUDA (FlexAttention has no backward pass on a CPU)."""
+    batch, found = {name: value.to(device) for name, value in make_batch().items()}, []
+    for attention in ("sdpa", "flex_attention"):
+        model = make_model().to(device)
+        model.base.set_attn_implementation(attention)
+        model = QAdapterForCausalLM(model.base, model.constants, peft_model=model.peft_model)
+        shapes = rows_seen(model)
+        with torch.set_grad_enabled(device == "cuda"):
+            losses = model(**batch).pair_loss
+            grads = []
+            if device == "cuda":
+                losses.sum().backward()
+                grads = [p.grad for p in model.parameters() if p.grad is not None]
+        assert {shape[0] for shape in shapes} == {3}
+        found.append([losses, *grads])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)

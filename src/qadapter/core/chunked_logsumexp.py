@@ -12,12 +12,13 @@ from .mixture import Mixture
 CHUNK_ELEMENTS = 2**21
 # Tokens of one chunk: enough that the products with the head run at the machine's speed.
 _TOKENS = 512
+_ITSELF = Mixture(1.0, 0.0)
 
 
 def chunked_logsumexp(
     hidden: Tensor,
     head: LMHead,
-    mixture: Mixture = Mixture(1.0, 0.0),
+    mixture: Mixture = _ITSELF,
     base_hidden: Tensor | None = None,
     *,
     gradient: bool = False,
@@ -25,8 +26,8 @@ def chunked_logsumexp(
 ) -> tuple[Tensor, Tensor | None]:
     """log Σ_v exp(a·z₁(v) + b·z₀(v)) of every token; chunked over tokens and vocabulary.
 
-    Chunks of the vocabulary are folded into a running maximum and sum, and so is the gradient Σ_v softmax(v)·∂z₁(v)/∂h₁:
-    it is taken while a chunk's logits exist, so that neither they nor a second product with the head are needed later.
+    Chunks of the vocabulary are folded into a running maximum and sum, and so is Σ_v softmax(v)·∂z₁(v)/∂h₁, the
+    gradient: it is taken while a chunk's logits exist, so that neither they nor another product are needed later.
 
     Args:
         hidden: h₁, [tokens, hidden].
@@ -72,4 +73,6 @@ def _mixed_scores(part: LMHead, h1: Tensor, h0: Tensor | None, mixture: Mixture)
     adapter_logits = part.logits(h1).to(wide)
     cap_slope = None if part.softcap is None else 1 - (adapter_logits / part.softcap).square()
     scores = adapter_logits if mixture.adapter == 1 else adapter_logits.mul_(mixture.adapter)
-    return scores if h0 is None else scores.add_(part.logits(h0).to(wide), alpha=mixture.base), cap_slope
+    if h0 is not None:
+        scores += mixture.base * part.logits(h0).to(wide)
+    return scores, cap_slope

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -78,14 +77,13 @@ class LMHead(NamedTuple):
             product, bias_weight=1.0
         )
 
-    def parts(self, size: int) -> Iterator[LMHead]:
+    def parts(self, size: int) -> list[LMHead]:
         """The head as heads of at most `size` entries of the vocabulary each, of nearly equal sizes."""
         entries = len(self.weight)
         size = -(-entries // -(-entries // size))
-        for start in range(0, entries, size):
-            at = slice(start, start + size)
-            bias = None if self.bias is None else self.bias[at]
-            yield LMHead(self.weight[at], bias, self.scale, self.softcap)
+        weights = self.weight.split(size)
+        biases = [None] * len(weights) if self.bias is None else self.bias.split(size)
+        return [LMHead(w, b, self.scale, self.softcap) for w, b in zip(weights, biases, strict=True)]
 
     def _product(self, hidden: Tensor) -> Tensor:
         # A slice of positions is strided, and for strided batches torch multiplies with one copy of W per row.

@@ -79,8 +79,8 @@ def token_values(
 class _AdapterLogits(torch.autograd.Function):
     """z₁ at the actions and logsumexp of the mixed logits.
 
-    Per token, ∂lse/∂h₁ does not depend on what comes in from above but for a factor: it is taken in the forward pass, and
-    the backward pass needs no product with the head.
+    Per token, ∂lse/∂h₁ does not depend on what comes in from above but for a factor: it is taken in the forward pass,
+    and the backward pass needs no product with the head.
     """
 
     @staticmethod

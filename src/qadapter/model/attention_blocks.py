@@ -1,7 +1,7 @@
 """A dense attention mask as blocks: which keys a run of queries looks at, and nothing of the rest.
 
-In a packed row a query sees at most what lies before it, and a rejected response nothing of the chosen one: of a long row
-more than half of the scores need not be computed. The blocks are read off the mask, so any mask gives exact results.
+In a packed row a query sees at most what lies before it, and a rejected response nothing of the chosen one: of a long
+row more than half of the scores need not be computed. The blocks are read off the mask: any mask gives exact results.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Attention under a dense mask, as plain matrix products: for training on a CPU.
 
 There torch's fused kernel runs far below the speed of the machine's matrix products (measured: benchmarks/LOG.md). This
-computes only what the mask lets through (`attention_blocks`). Like that kernel it keeps nothing of size tokens² per head
-or layer, and it also keeps neither the output nor a copy of the keys per head.
+computes only what the mask lets through (`attention_blocks`). Like that kernel it keeps nothing of size tokens² per
+head or layer, and it also keeps neither the output nor a copy of the keys per head.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ From outside it sees B rows. It knows nothing of data files or trainers: a prefe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from .lora import RowRouter, Rows, check_lora, default_lora
 from .masked_attention import matrix_attention
 from .pair_loss import PreferenceOutput, pair_loss
 from .preference_batch import PreferenceBatch, preference_batch
-from .shared_prefix import shortest_window, why_not_packable
+from .shared_prefix import packed_attention_mask, packed_block_mask, shortest_window, why_not_packable
 from .small_steps import small_steps
 
 logger = transformers.logging.get_logger(__name__)
@@ -239,7 +240,9 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         return base_states(hidden, self.head, batch.states.action, keep_hidden=self.constants.needs_base_hidden)
 
     def _batch(self, *args: Any, **kwargs: Any) -> PreferenceBatch:
-        return preference_batch(*args, share_prefix=self.share_prefix, window=self.window, dtype=self.dtype, **kwargs)
+        flex = self.base.config.get_text_config()._attn_implementation == "flex_attention"
+        mask_of = packed_block_mask if flex else partial(packed_attention_mask, dtype=self.dtype)
+        return preference_batch(*args, share_prefix=self.share_prefix, window=self.window, mask_of=mask_of, **kwargs)
 
     # ------------------------------------------------------------------ generate
 

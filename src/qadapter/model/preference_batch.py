@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
 import transformers
 from torch import Tensor
 
 from ..errors import ConfigError
 from .response_states import ResponseStates, response_states
-from .shared_prefix import PackedPairs, pack_pairs, packed_attention_mask
+from .shared_prefix import PackedPairs, pack_pairs
 
 logger = transformers.logging.get_logger(__name__)
 
@@ -34,7 +34,7 @@ def preference_batch(
     *,
     share_prefix: bool,
     window: int | None,
-    dtype: torch.dtype,
+    mask_of: Callable[[Tensor], Any],
     **backbone_kwargs: Any,
 ) -> PreferenceBatch:
     """Lay out the pairs.
@@ -46,7 +46,7 @@ def preference_batch(
         terminated: [2·pairs] bool, False where a response was cut.
         share_prefix: whether the model's attention can take a pair in one row.
         window: the size of its sliding attention window, or None.
-        dtype: of the hidden states.
+        mask_of: makes the attention mask of packed rows from their segments, as the backbone's attention takes it.
         **backbone_kwargs: go to the backbone as they are.
 
     Raises:
@@ -62,7 +62,7 @@ def preference_batch(
     packed = _packed(input_ids, states, window) if share_prefix else None
     if packed is not None:
         inputs["input_ids"], inputs["position_ids"] = packed.input_ids, packed.position_ids
-        inputs["attention_mask"] = packed_attention_mask(packed.segments, dtype)
+        inputs["attention_mask"] = mask_of(packed.segments)
     return PreferenceBatch(states, inputs, states.columns(packed=packed is not None))
 
 

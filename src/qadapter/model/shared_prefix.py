@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
@@ -57,6 +59,32 @@ def pack_pairs(input_ids: Tensor, first: Tensor, lengths: Tensor) -> PackedPairs
     return PackedPairs(ids, position_ids, segments)
 
 
+def visible_in_packed_rows(segments: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """Which keys a query of a packed row may look at.
+
+    Args:
+        segments: [pairs, length].
+
+    Returns:
+        A function of row, head (not used), query and key, index tensors that broadcast, to bool: a `mask_mod` of
+        FlexAttention.
+    """
+
+    def visible(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        of_key = segments[row, key]
+        shared = (of_key == 0) | (of_key == segments[row, query])
+        # Padding looks at itself, or its softmax would be over nothing.
+        return ((query >= key) & shared & (of_key >= 0)) | (query == key)
+
+    return visible
+
+
+def packed_block_mask(segments: Tensor) -> BlockMask:
+    """The mask of packed rows for FlexAttention, which skips the blocks in which nothing is visible."""
+    pairs, length = segments.shape
+    return create_block_mask(visible_in_packed_rows(segments), pairs, None, length, length, device=segments.device.type)
+
+
 def packed_attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
     """The additive mask of packed rows.
 
@@ -67,12 +95,8 @@ def packed_attention_mask(segments: Tensor, dtype: torch.dtype) -> Tensor:
     Returns:
         [pairs, 1, length, length]: 0 where a query may look, the dtype's lowest number elsewhere.
     """
-    length = segments.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    query, key = segments[:, :, None], segments[:, None, :]
-    # Padding looks at itself, or its softmax would be over nothing.
-    itself = torch.eye(length, dtype=torch.bool, device=segments.device)
-    allowed = (causal & ((key == 0) | (key == query)) & (key >= 0)) | itself
+    row, column = (torch.arange(size, device=segments.device) for size in segments.shape)
+    allowed = visible_in_packed_rows(segments)(row[:, None, None], row, column[:, None], column)
     return torch.zeros(allowed.shape, dtype=dtype, device=segments.device).masked_fill(
         ~allowed, torch.finfo(dtype).min
     )[:, None]
@@ -99,7 +123,7 @@ def packed_states(first: Tensor, lengths: Tensor, row: Tensor, t: Tensor) -> tup
 def why_not_packable(base: PreTrainedModel) -> str | None:
     """The reason why a model's attention cannot take packed rows; None where it can."""
     config = base.config.get_text_config()
-    if base.config._attn_implementation not in ("sdpa", "eager"):
+    if base.config._attn_implementation not in ("sdpa", "eager", "flex_attention"):
         return f"its attention implementation {base.config._attn_implementation!r} takes no mask of its own"
     if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", None) == "alibi":
         return "its positions are ALiBi biases"

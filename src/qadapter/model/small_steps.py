@@ -7,7 +7,7 @@ tensor (q, k and v; gate and up) are multiplied as one, and the low-rank factors
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
