@@ -152,7 +152,7 @@ def measure_decoding(result: dict[str, Any], workload: Workload, device: str, ro
         Worker(kind, decoding.decode, device, workload=workload, kind=kind, static_cache=static and kind != "two_pass")
         for kind in kinds
     ]
-    take_turns(workers, rounds, WARMUP)
+    take_turns(workers, 2 * rounds + 1, WARMUP)  # short turns: more of them against the noise
     seconds = {worker.name: _median(worker.turns, "seconds_per_token") for worker in workers}
     memory = {worker.name: max(turn["peak_bytes"] for turn in worker.turns) for worker in workers}
     for worker in workers:

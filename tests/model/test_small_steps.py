@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
-from conftest import PAPER, RESIDUAL, make_model
+from conftest import PAPER, RESIDUAL, make_batch, make_model
 from peft import LoraConfig
+from transformers import CompileConfig
 
 from qadapter.errors import ConfigError
 from qadapter.model import QConstants
@@ -113,3 +116,40 @@ def test_siblings_that_read_other_tensors_are_not_mixed_up() -> None:
                 torch.testing.assert_close(attention.q_proj(other), attention.q_proj.base_layer(other))
     for mine, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+def test_what_is_kept_can_be_trained_on_and_follows_the_adapter() -> None:
+    """Also where the first generation ran in inference mode."""
+    model, prompt = make_model(constants=RESIDUAL), torch.tensor([[5, 6, 7]])
+    options = {"max_new_tokens": 1, "do_sample": False, "output_logits": True, "return_dict_in_generate": True}
+    with torch.inference_mode():
+        model.generate(prompt, **options)
+    kept = model.row_router.products
+    model(**make_batch()).loss.backward()
+    with torch.no_grad():
+        for layer in model.row_router.layers:
+            layer.lora_B["default"].weight += 0.1
+    for dtype in (torch.float32, torch.float64):  # the second moves the weights
+        model.to(dtype)
+        now = model.generate(prompt, **options).logits[0]
+        torch.testing.assert_close(now, model(prompt).logits[:, -1].detach().float(), rtol=1e-4, atol=1e-4)
+        assert (model.row_router.products is kept) == (dtype == torch.float32)
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler, which torch compiles with")
+def test_one_compiled_graph_serves_all_generations() -> None:
+    """What transformers does by itself on CUDA with a static cache, made to happen here: no graph break, and no second
+    compilation for the next generation."""
+    torch._dynamo.reset()
+    model, prompt = make_model(constants=RESIDUAL), torch.tensor([[5, 6, 7]])
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "strength": 0.5}
+    expected = model.generate(prompt, **options)
+    compiling = CompileConfig(fullgraph=True, mode="default")
+    compiling._compile_all_devices = True
+    graphs = []
+    for _ in range(2):
+        found = model.generate(prompt, **options, cache_implementation="static", compile_config=compiling)
+        assert torch.equal(found, expected)
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0
+    assert graphs[1] == graphs[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -53,5 +54,11 @@ def pair_cache(cache: Cache) -> Cache:
             "past_key_values already holds the keys of one policy; the mixture needs those of two.",
             hint="pass an empty cache, or the one that this model returned",
         )
-    cache.__class__ = type(f"Paired{type(cache).__name__}", (PairedRows, type(cache)), {})
+    cache.__class__ = _paired(type(cache))
     return cache
+
+
+@lru_cache
+def _paired(kind: Any) -> type:
+    """One class per kind of cache: compiled code depends on it."""
+    return type(f"Paired{kind.__name__}", (PairedRows, kind), {})

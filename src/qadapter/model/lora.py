@@ -44,6 +44,8 @@ class RowRouter:
     def __init__(self, model: nn.Module) -> None:
         self.rows = Rows.ADAPTER
         self.model = model
+        self.products: Any = None
+        """What `small_steps` keeps from one generation to the next."""
         self.layers: list[LoraLayer] = []
         for module in model.modules():
             if isinstance(module, LoraLayer):

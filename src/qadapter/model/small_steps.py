@@ -31,21 +31,61 @@ def small_steps(router: RowRouter) -> Iterator[None]:
 
     The forward of each layer is restored, also after an exception; inside itself this changes nothing. The frozen
     weights of siblings are moved next to each other in memory, once, and stay there: the same parameters with the same
-    values, as slices of one tensor.
+    values, as slices of one tensor. The products are kept on the router with their factors in float32: compiled code
+    that has seen them holds for the next generation.
     """
-    before = [(layer, layer.forward) for layer in router.layers if _can_be_bound(layer)]
-    bound = {id(layer) for layer, _ in before}
-    for group in _groups(router.model, router.layers):
-        members = [layer for layer in group if id(layer) in bound]
-        if members:
-            product = _OneProduct(members, router)
-            for index, layer in enumerate(members):
-                layer.forward = partial(product, index)
+    layers = [layer for layer in router.layers if _can_be_bound(layer)]
+    # What is kept must not be of inference mode: weights made there could not be trained on.
+    with torch.inference_mode(False), torch.no_grad():
+        if router.products is None or not router.products.are_of(layers):
+            router.products = _Products(layers, router)
+        router.products.read_factors()
+    before = [(layer, layer.forward) for layer in layers]
+    for layer, forward in router.products.forwards:
+        layer.forward = forward
     try:
         yield
     finally:
         for layer, forward in before:
             layer.forward = forward
+
+
+class _Products:
+    """The products of a model's layers, for as long as the layers keep their weights' places and their adapter."""
+
+    def __init__(self, layers: Sequence[LoraLayer], router: RowRouter) -> None:
+        bound = {id(layer) for layer in layers}
+        groups = [[layer for layer in group if id(layer) in bound] for group in _groups(router.model, router.layers)]
+        products = [_OneProduct(group, router) for group in groups if group]
+        self.products = products
+        self.forwards = [
+            (layer, partial(product, index)) for product in products for index, layer in enumerate(product.layers)
+        ]
+        self._identity = _identity(layers)
+
+    def are_of(self, layers: Sequence[LoraLayer]) -> bool:
+        """Whether nothing but the values of the factors can differ."""
+        return self._identity == _identity(layers)
+
+    def read_factors(self) -> None:
+        """Take over what was trained meanwhile."""
+        for product in self.products:
+            product.read_factors()
+
+
+def _identity(layers: Sequence[LoraLayer]) -> list[tuple]:
+    return [
+        (
+            *(id(layer), name, layer.lora_A[name].weight.shape, layer.lora_B[name].bias is None),
+            *(layer.base_layer.weight.data_ptr(), layer.base_layer.weight.dtype, layer.base_layer.weight.device),
+        )
+        for layer in layers
+        for name in [_adapter_of(layer)]
+    ]
+
+
+def _adapter_of(layer: LoraLayer) -> str:
+    return next(name for name in layer.active_adapters if name in layer.lora_A)
 
 
 class _OneProduct:
@@ -55,25 +95,33 @@ class _OneProduct:
     """
 
     def __init__(self, layers: Sequence[LoraLayer], router: RowRouter) -> None:
-        names = [next(name for name in layer.active_adapters if name in layer.lora_A) for layer in layers]
         linears = [layer.base_layer for layer in layers]
         self.layers, self.router = layers, router
         self.sizes = [linear.out_features for linear in linears]
         self.weight = _side_by_side([linear.weight for linear in linears])
         self.base_bias = _stacked_bias([linear.bias for linear in linears], self.sizes, self.weight)
         wide = torch.promote_types(self.weight.dtype, torch.float32)
-        factors = [
-            (layer.scaling[name], layer.lora_A[name], layer.lora_B[name])
-            for name, layer in zip(names, layers, strict=True)
-        ]
-        self.a = torch.cat([a.weight.to(wide) for _, a, _ in factors])
-        # [ranks, outputs] in memory: a product with a vector runs along its rows.
-        self.b = torch.block_diag(*[scaling * b.weight.to(wide).t() for scaling, _, b in factors]).contiguous()
-        biases = [None if b.bias is None else scaling * b.bias.to(wide) for scaling, _, b in factors]
-        self.bias = _stacked_bias(biases, self.sizes, self.a)
+        ranks = [len(layer.lora_A[_adapter_of(layer)].weight) for layer in layers]
+        self.a = torch.empty(sum(ranks), self.weight.shape[1], dtype=wide, device=self.weight.device)
+        # [ranks, outputs] in memory: a product with a vector runs along its rows. Zero outside of the layers' blocks.
+        self.b = torch.zeros(sum(ranks), sum(self.sizes), dtype=wide, device=self.weight.device)
+        has_bias = any(layer.lora_B[_adapter_of(layer)].bias is not None for layer in layers)
+        self.bias = self.b.new_zeros(sum(self.sizes)) if has_bias else None
         self.few = _FEW_ROWS * self.weight.shape[1]
         self._read: Tensor | None = None
         self._outputs: tuple[Tensor, ...] = ()
+
+    def read_factors(self) -> None:
+        """Copy the layers' factors, in place."""
+        rank, output = 0, 0
+        for layer, size in zip(self.layers, self.sizes, strict=True):
+            name = _adapter_of(layer)
+            a, b, scaling = layer.lora_A[name].weight, layer.lora_B[name], layer.scaling[name]
+            self.a[rank : rank + len(a)] = a
+            self.b[rank : rank + len(a), output : output + size] = scaling * b.weight.t()
+            if self.bias is not None and b.bias is not None:
+                self.bias[output : output + size] = scaling * b.bias
+            rank, output = rank + len(a), output + size
 
     def __call__(self, index: int, x: Tensor) -> Tensor:
         rows = self.router.rows
