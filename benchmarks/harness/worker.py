@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ class Worker:
 
     def close(self) -> None:
         """End the process."""
-        if self._process.is_alive():
+        with suppress(BrokenPipeError):  # it may have ended by itself after its last turn
             self._connection.send("stop")
         self._process.join(timeout=60)
         self._process.kill()
