@@ -6,6 +6,9 @@ line of its own that starts with "hint:", the way out. The command line prints t
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class QAdapterError(Exception):
     """Base class of the errors raised for users' input.
@@ -53,3 +56,13 @@ class MissingExtraError(QAdapterError, ImportError):
             f"{feature} needs the package {package!r}, which is not installed.",
             hint=f'pip install "qadapter[{extra}]"',
         )
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """For the text of an error: a question with the nearest known name, whatever its case, with a space before it.
+
+    Empty where none is near.
+    """
+    folded = {one.casefold(): one for one in known}
+    near = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
+    return f" (did you mean {folded[near[0]]!r}?)" if near else ""

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, QAdapterError
+from ..errors import ConfigError, QAdapterError, did_you_mean
 from .decoding import add_decoding_flags, dial, load, not_negative
-from .parser import did_you_mean
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

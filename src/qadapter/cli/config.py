@@ -19,8 +19,8 @@ import yaml
 from transformers import HfArgumentParser
 from transformers.hf_argparser import string_to_bool
 
-from ..errors import ConfigError, QAdapterError
-from .parser import check_choice, did_you_mean, unknown_argument
+from ..errors import ConfigError, QAdapterError, did_you_mean
+from .parser import check_choice, unknown_argument
 
 Values = dict[str, Any]
 

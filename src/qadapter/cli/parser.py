@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -48,12 +47,6 @@ def check_choice(action: argparse.Action, value: Any) -> None:
         raise ConfigError(
             f"unknown {what}: {value!r}{did_you_mean(str(value), choices)}", hint=f"one of {', '.join(choices)}"
         )
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """A question with the nearest known name, with a space before it; empty where none is near."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def unknown_argument(rest: Sequence[str], options: Iterable[str]) -> ConfigError:

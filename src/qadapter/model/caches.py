@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,11 +53,15 @@ def pair_cache(cache: Cache) -> Cache:
             "past_key_values already holds the keys of one policy; the mixture needs those of two.",
             hint="pass an empty cache, or the one that this model returned",
         )
-    cache.__class__ = _paired(type(cache))
+    cache.__class__ = _paired_class(type(cache))
     return cache
 
 
-@lru_cache
-def _paired(kind: Any) -> type:
+def _paired_class(kind: Any) -> type:
     """One class per kind of cache: compiled code depends on it."""
-    return type(f"Paired{kind.__name__}", (PairedRows, kind), {})
+    if kind not in _paired_classes:
+        _paired_classes[kind] = type(f"Paired{kind.__name__}", (PairedRows, kind), {})
+    return _paired_classes[kind]
+
+
+_paired_classes: dict[type, type] = {}
