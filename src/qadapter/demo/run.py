@@ -21,10 +21,10 @@ from ..evaluate import (
     evaluate_preference,
     evaluate_probe,
     evaluate_retention,
-    fulfilment,
     load_neutral_prompts,
     load_probe,
 )
+from ..evaluate.judges import Checker, mean_score
 from ..evaluate.report import DialPoint, ReportRow, write_report
 from ..generate import Answer, answer_prompts
 from ..model import DEFAULT_MODEL, QAdapterForCausalLM, load_base, load_base_tokenizer
@@ -95,13 +95,13 @@ def run_demo(
     with _stage("held-out pairs, after"):
         after = evaluate_preference(customized, heldout, tokenizer.pad_token_id)
     prompts = [row["prompt"] for row in pairs["heldout"].select(range(size.prompts))]
-    answers, fulfilled = {}, {}
+    answers, fulfilled, checker = {}, {}, Checker(brief_with_follow_up)
     for strength in STRENGTHS:
         with _stage(f"fresh answers, {_label(strength)}"):
             answers[strength] = answer_prompts(
                 customized, tokenizer, prompts, max_new_tokens=size.max_new_tokens, strength=strength, batch_size=64
             )
-        fulfilled[strength] = fulfilment(answers[strength], brief_with_follow_up)
+        fulfilled[strength] = mean_score(checker.judge(prompts, answers[strength]))
     with _stage("distance to the base on neutral prompts"):
         neutral = _spread(load_neutral_prompts(), size.neutral_prompts)
         found = evaluate_retention(customized, tokenizer, neutral, strengths=STRENGTHS)

@@ -1,0 +1,174 @@
+"""A language model behind an OpenAI-compatible server as the judge: which of two answers is better?"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any, NamedTuple
+
+from ...generate import Answer
+from .chat_client import ChatClient, RequestFailedError
+from .cost import Cost
+from .judge import Verdict
+from .judgment_cache import JudgmentCache, judgment_key
+from .pairwise_prompt import REMINDER, Choice, pairwise_messages, read_choice
+
+# Of one question: after this many refusals or replies outside of the format it has failed.
+_ASKED_AT_MOST = 3
+# So many failures in a row, each after all its repetitions, and the rest is not asked: the server is not there.
+_FAILURES_IN_A_ROW = 20
+
+
+class _Opinion(NamedTuple):
+    """On one question."""
+
+    choice: Choice | None
+    words: str
+    """Why there is no choice."""
+    cost: Cost
+
+
+class EndpointJudge:
+    """Judges by comparison with a reference answer.
+
+    The judge sees every pair in both orders, since models prefer what stands first (or last). An answer wins (score 1)
+    or loses (0) where both orders say so; all else is a tie (0.5): the orders contradict each other, or one says "tie".
+    Two answers with the same text tie without being shown. A refusal or a reply outside of the format is asked again
+    with a reminder; a question that stays without a choice makes the verdict fail, and is asked anew in the next run.
+
+    Args:
+        client: the server.
+        model: the model that judges.
+        cache: judgments that need not be asked for again.
+        request: fields of the request over temperature 0 and 64 tokens; None takes one out.
+        concurrency: requests under way at a time.
+        price_in: US dollars per million prompt tokens, for `cost`.
+        price_out: US dollars per million completion tokens.
+    """
+
+    kind = "endpoint"
+    needs_reference = True
+
+    def __init__(
+        self,
+        client: ChatClient,
+        model: str,
+        cache: JudgmentCache,
+        *,
+        request: Mapping[str, Any] | None = None,
+        concurrency: int = 4,
+        price_in: float | None = None,
+        price_out: float | None = None,
+    ) -> None:
+        self.name, self.model = f"endpoint:{model}", model
+        self.cost: dict[str, Any] | None = None
+        self._client, self._cache, self._concurrency, self._prices = client, cache, concurrency, (price_in, price_out)
+        self._request = {"temperature": 0, "max_tokens": 64, **(request or {})}
+
+    def judge(
+        self,
+        prompts: Sequence[list[dict[str, str]]],
+        answers: Sequence[Answer],
+        references: Sequence[Answer] | None = None,
+    ) -> list[Verdict]:
+        """Compare answers with reference answers; `cost` then says what that took.
+
+        Raises:
+            ValueError: no references.
+            ConfigError: the server refuses the key or the model, or is not where it was said to be. What was judged
+                until then is in the cache, as it is after an interruption.
+        """
+        if references is None:
+            raise ValueError("this judge compares answers with references")
+        self.cost = None
+        questions: list[tuple[str, str] | None] = []
+        bodies: dict[str, dict[str, Any]] = {}
+        for prompt, answer, reference in zip(prompts, answers, references, strict=True):
+            if answer.text == reference.text:
+                questions.append(None)
+                continue
+            shown_first = self._body(pairwise_messages(prompt, answer.text, reference.text))
+            shown_last = self._body(pairwise_messages(prompt, reference.text, answer.text))
+            keys = judgment_key(shown_first), judgment_key(shown_last)
+            bodies |= zip(keys, (shown_first, shown_last), strict=True)
+            questions.append(keys)
+        opinions = self._known(bodies)
+        opinions |= self._ask_all({key: body for key, body in bodies.items() if key not in opinions})
+        verdicts = [
+            Verdict(0.5, "the same text") if keys is None else _verdict(*(opinions[key] for key in keys))
+            for keys in questions
+        ]
+        total = Cost(failed=sum(verdict.score is None for verdict in verdicts))
+        for opinion in opinions.values():
+            total.add(opinion.cost)
+        self.cost = total.report(*self._prices)
+        return verdicts
+
+    def _body(self, messages: list[dict[str, str]]) -> dict[str, Any]:
+        body = {"model": self.model, "messages": messages, **self._request}
+        return {name: value for name, value in body.items() if value is not None}
+
+    def _known(self, bodies: Mapping[str, dict[str, Any]]) -> dict[str, _Opinion]:
+        choices = {key: self._cache.get(key) for key in bodies}
+        return {key: _Opinion(choice, "", Cost(cached=1)) for key, choice in choices.items() if choice is not None}
+
+    def _ask_all(self, bodies: Mapping[str, dict[str, Any]]) -> dict[str, _Opinion]:
+        opinions: dict[str, _Opinion] = {}
+        stopped, in_a_row, last_words = threading.Event(), 0, ""
+        with ThreadPoolExecutor(self._concurrency) as pool:
+            futures = {pool.submit(self._ask, key, body, stopped): key for key, body in bodies.items()}
+            try:
+                for future in as_completed(futures):
+                    if future.cancelled():
+                        words = f"not asked, after {_FAILURES_IN_A_ROW} failures in a row; the last: {last_words}"
+                        opinions[futures[future]] = _Opinion(None, words, Cost())
+                        continue
+                    opinion = opinions[futures[future]] = future.result()
+                    in_a_row = 0 if opinion.choice else in_a_row + 1
+                    if in_a_row == _FAILURES_IN_A_ROW:
+                        last_words = opinion.words
+                        stopped.set()
+                        for other in futures:
+                            other.cancel()
+            except BaseException:
+                # Those under way end without being repeated; the pool waits for them.
+                stopped.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        return opinions
+
+    def _ask(self, key: str, body: dict[str, Any], stopped: threading.Event) -> _Opinion:
+        cost, asked, words = Cost(), body, ""
+        for attempt in range(_ASKED_AT_MOST):
+            cost.asked_again += attempt > 0
+            try:
+                reply = self._client.complete(asked, cost, stopped)
+            except RequestFailedError as error:
+                return _Opinion(None, str(error), cost)
+            choice = None if reply.refused else read_choice(reply.text)
+            if choice is not None:
+                self._cache.put(key, choice, self.model)
+                return _Opinion(choice, "", cost)
+            words = self._client.shown(reply.text)
+            asked = {**body, "messages": [*body["messages"], *_reminder(words)]}
+        return _Opinion(None, f"no choice in {_ASKED_AT_MOST} replies, the last: {words or 'empty'}", cost)
+
+
+def _reminder(words: str) -> list[dict[str, str]]:
+    """What follows the question when it is asked again. After an empty reply nothing: turns have to alternate."""
+    if not words.strip():
+        return []
+    return [{"role": "assistant", "content": words}, {"role": "user", "content": REMINDER}]
+
+
+def _verdict(shown_first: _Opinion, shown_last: _Opinion) -> Verdict:
+    """From the two orders to one verdict; `shown_first`: the answer was model-a."""
+    if shown_first.choice is None or shown_last.choice is None:
+        words = dict.fromkeys(opinion.words for opinion in (shown_first, shown_last) if opinion.choice is None)
+        return Verdict(None, "; ".join(words))
+    first = {"a": "better", "b": "worse", "tie": "a tie"}[shown_first.choice]
+    last = {"b": "better", "a": "worse", "tie": "a tie"}[shown_last.choice]
+    if first == last:
+        return Verdict({"better": 1.0, "worse": 0.0, "a tie": 0.5}[first], f"{first} in both orders")
+    return Verdict(0.5, f"{first} when shown first, {last} when shown last")

@@ -1,0 +1,136 @@
+"""A reward model as the judge: a sequence classifier of transformers with one output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from ...errors import ConfigError
+from ...generate import Answer
+from .judge import Verdict
+
+
+class RewardModel:
+    """Judges by the reward of prompt + answer, written with the reward model's own chat template.
+
+    Nothing is cut: what is longer than the reward model reads gets a verdict without a score.
+
+    Args:
+        model: with one output; put in eval mode.
+        tokenizer: its own, with a chat template.
+        label: names it in the judge's name.
+        batch_size: texts per batch; no result depends on it. A model whose config has no padding token reads one
+            text at a time: it takes its reward from the very last position, and padding would move that.
+    """
+
+    kind = "reward_model"
+    needs_reference = False
+    cost: dict[str, Any] | None = None
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, label: str, *, batch_size: int = 8
+    ) -> None:
+        self.model, self.tokenizer, self.name = model.eval(), tokenizer, f"reward:{label}"
+        config = model.config.get_text_config()
+        # The model finds the end of a text by the padding token of its config, whatever the tokenizer's is.
+        self._pad_id = config.pad_token_id
+        self._batch_size = 1 if self._pad_id is None else batch_size
+        limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
+        self._max_length = min(limit for limit in limits if limit is not None)
+
+    @torch.inference_mode()
+    def judge(
+        self,
+        prompts: Sequence[list[dict[str, str]]],
+        answers: Sequence[Answer],
+        references: Sequence[Answer] | None = None,
+    ) -> list[Verdict]:
+        """The reward of every answer, in batches of like length."""
+        verdicts: dict[int, Verdict] = {}
+        encoded: dict[int, list[int]] = {}
+        for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+            try:
+                ids = self._encode(prompt, answer.text)
+            except jinja2.TemplateError as error:
+                verdicts[index] = Verdict(None, f"the reward model's chat template refuses the prompt: {error}")
+                continue
+            if len(ids) > self._max_length:
+                verdicts[index] = Verdict(None, f"{len(ids)} tokens; the reward model reads {self._max_length}")
+            else:
+                encoded[index] = ids
+        order = sorted(encoded, key=lambda index: len(encoded[index]))
+        for start in range(0, len(order), self._batch_size):
+            batch = order[start : start + self._batch_size]
+            for index, reward in zip(batch, self._rewards([encoded[i] for i in batch]), strict=True):
+                verdicts[index] = Verdict(reward) if reward == reward else Verdict(None, "the reward is not a number")
+        return [verdicts[index] for index in range(len(answers))]
+
+    def _encode(self, prompt: list[dict[str, str]], text: str) -> list[int]:
+        messages = [*prompt, {"role": "assistant", "content": text}]
+        # The template writes its own special tokens.
+        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False)
+        return self.tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def _rewards(self, rows: list[list[int]]) -> list[float]:
+        width = max(len(row) for row in rows)
+        pad_id = 0 if self._pad_id is None else self._pad_id
+        ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows], device=self.model.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.model.device)
+        return self.model(input_ids=ids, attention_mask=mask).logits[:, 0].double().tolist()
+
+
+def load_reward_model(name: str | Path, *, batch_size: int = 8) -> RewardModel:
+    """Load a reward model, onto the GPU if there is one.
+
+    Args:
+        name: folder or hub id; safetensors, and no code that comes with the model is run.
+        batch_size: texts per batch.
+
+    Raises:
+        ConfigError: it cannot be loaded, has several outputs, weights are missing (transformers would draw them at
+            random), or its tokenizer has no chat template.
+    """
+    config = _from_pretrained(AutoConfig, name)
+    if config.num_labels != 1:
+        raise ConfigError(
+            f"the reward model {str(name)!r} has {config.num_labels} labels ({', '.join(config.id2label.values())}); "
+            "a reward is one number.",
+            hint="give a model with num_labels=1, as trl's RewardTrainer makes it",
+        )
+    tokenizer = _from_pretrained(AutoTokenizer, name)
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"the tokenizer of the reward model {str(name)!r} has no chat template: how it reads a prompt and an "
+            "answer is not known.",
+            hint="save its tokenizer with the chat template that it was trained with",
+        )
+    model, loading = _from_pretrained(
+        AutoModelForSequenceClassification, name, dtype="auto", use_safetensors=True, output_loading_info=True
+    )
+    if missing := sorted(loading["missing_keys"]):
+        raise ConfigError(
+            f"the checkpoint of the reward model {str(name)!r} lacks {', '.join(missing[:3])}"
+            f"{' …' if len(missing) > 3 else ''}.",
+            hint="a causal LM is no reward model; give one that was trained as AutoModelForSequenceClassification",
+        )
+    if torch.cuda.is_available():
+        model.to("cuda")
+    return RewardModel(model, tokenizer, str(name), batch_size=batch_size)
+
+
+def _from_pretrained(auto: Any, name: str | Path, **kwargs: Any) -> Any:
+    try:
+        return auto.from_pretrained(name, **kwargs)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the reward model {str(name)!r} cannot be loaded: {error}") from error
