@@ -10,42 +10,121 @@ import pytest
 from qadapter.cli.main import main
 
 
-def evaluate(capsys: pytest.CaptureFixture[str], *argv: str) -> dict:
+def says_yes(answer: str) -> bool:
+    """The checker of these tests."""
+    return "yes" in answer
+
+
+def no_preference(prompt: list[dict[str, str]], answer: str) -> float:
+    """A checker that is always undecided."""
+    return 0.5
+
+
+CHECKERS = ("--checker", f"{__name__}:says_yes", f"{__name__}:no_preference")
+
+
+def evaluate(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     assert main(["eval", *argv]) == 0
-    return json.loads(capsys.readouterr().out)
+    return capsys.readouterr().out
 
 
-def test_the_keys_that_scripts_read(
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tasks") / "animals.jsonl"
+    rows = [
+        {"goal": f"Is the {animal} like the owl?", "sol1": "yes, it is", "sol2": "no", "label": 0}
+        for animal in ("cat", "dog", "fox")
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_everything_in_one_run(
+    trained: Path, pairs_file: Path, questions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    neutral, text = tmp_path / "neutral.jsonl", tmp_path / "text.jsonl"
+    neutral.write_text('{"prompt": "Is the cat here?"}\n{"prompt": "the dog", "kind": "document"}\n')
+    text.write_text('{"text": "the cat is not like the dog"}\n{"text": " \\n"}\n{"text": "owl"}\n')
+    output, report = tmp_path / "result.json", tmp_path / "report.html"
+    flags = [
+        *("--preference-file", str(pairs_file), "--neutral-file", str(neutral), "--text-file", str(text)),
+        *("--tasks", str(questions), "--max-prompts", "4", "--max-new-tokens", "6", "--strength", "1", "0.5"),
+    ]
+    out = evaluate(capsys, str(trained), *flags, *CHECKERS, "--output", str(output), "--report", str(report))
+    result = json.loads(output.read_text())
+    base, full, half = result["policies"]
+    assert [policy["strength"] for policy in result["policies"]] == [0.0, 1.0, 0.5]
+
+    # What scripts read.
+    assert result["preference"]["accuracy"] == full["preference"]["accuracy"]
+    assert result["preference"]["pairs"] == 24
+    assert result["retention"]["kl_to_base"] == full["retention"]["kl_to_base"] > half["retention"]["kl_to_base"] > 0
+    assert base["retention"]["kl_to_base"] == 0
+
+    assert full["text"]["documents"] == 2
+    assert full["tasks"]["animals"]["count"] == 3
+    assert full["answers"]["prompts"] == 4
+    difference = full["difference"]
+    changed = full["text"]["nats_per_token"] - base["text"]["nats_per_token"]
+    assert difference["text.nats_per_token"]["difference"] == pytest.approx(changed)
+    assert difference["retention.kl_to_base"]["low"] <= full["retention"]["kl_to_base"]
+    names = [name for name in difference if name.startswith("judges.")]
+    assert names == [f"judges.checker:{name}" for name in CHECKERS[1:]]
+    (agreed,) = full["agreement"]
+    assert agreed["prompts"] == 4
+
+    for line in ("gained", "kept", "pair accuracy", "animals", "KL to the base"):
+        assert line in out
+    assert "strength 0.5" in out.splitlines()[0]
+    page = report.read_text()
+    assert "<svg" in page
+    assert "<script" not in page
+
+
+def test_json_instead_of_the_table_and_another_batch_size(
     trained: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     neutral = tmp_path / "neutral.jsonl"
-    neutral.write_text('{"prompt": "Is the cat here?"}\n{"prompt": "the dog", "kind": "document"}\n')
-    output = tmp_path / "result.json"
-    flags = ["--preference-file", str(pairs_file), "--neutral-file", str(neutral), "--strength", "1", "0", "0.5"]
-    result = evaluate(capsys, str(trained), *flags, "--output", str(output))
-    assert json.loads(output.read_text()) == result
-    assert 0 <= result["preference"]["accuracy"] <= 1
-    assert result["preference"]["pairs"] == 24
-    assert result["retention"]["kl_to_base"] == result["retention"]["by_strength"][0]["kl_to_base"] > 0
-    assert result["retention"]["by_strength"][1]["kl_to_base"] == 0
-    assert 0 < result["retention"]["by_strength"][2]["kl_to_base"] < result["retention"]["kl_to_base"]
-    small = evaluate(capsys, str(trained), *flags[:4], "--batch-size", "5")
-    assert small["preference"]["margin"] == pytest.approx(result["preference"]["margin"], rel=1e-4)
+    neutral.write_text('{"prompt": "Is the cat here?"}\n')
+    flags = ["--preference-file", str(pairs_file), "--neutral-file", str(neutral), "--json"]
+    one = json.loads(evaluate(capsys, str(trained), *flags))
+    other = json.loads(evaluate(capsys, str(trained), *flags, "--batch-size", "5"))
+    assert other["preference"]["margin"] == pytest.approx(one["preference"]["margin"], rel=1e-4)
+    assert "answers" not in one["policies"][1]
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        ([], "the adapter's folder comes first"),
         (["nowhere"], "is not a Q-Adapter artifact"),
         (["TRAINED", "--preference-file", "nowhere.jsonl"], "nowhere.jsonl"),
+        (["TRAINED", "--text-file", "nowhere.txt"], "nowhere.txt"),
         (["TRAINED", "--output", "no/such/folder/x.json"], "the folder does not exist"),
-        (["TRAINED", "--strength", "-1"], "strength"),
-        (["TRAINED", "--batch-size", "0"], "--batch-size must be at least 1"),
+        (["TRAINED", "--report", "no/such/folder/x.html"], "the folder does not exist"),
+        (["TRAINED", "--strength", "0"], "strength 0 is the base"),
+        (["TRAINED", "--strength", "nan"], "--strength must be above 0"),
+        (["TRAINED", "--strength", "1", "1.0"], "names a dial twice"),
+        (["TRAINED", "--batch-size", "0"], "batch_size must be at least 1"),
         (["TRAINED", "--prefrence-file", "x"], "did you mean '--preference-file'"),
+        (["TRAINED", "--checker", "no_such_module:f"], "no_such_module"),
+        (["TRAINED", CHECKERS[0], CHECKERS[1]], "judges but no prompts"),
+        (["TRAINED", "--judge-endpoint", "http://localhost:1/v1"], "judge_model"),
+        (["TRAINED", "--tasks", "nowhere.jsonl"], "no such file: nowhere.jsonl"),
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_wrong_input(trained: Path, argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_input_shows_before_the_model_is_loaded(
+    trained: Path,
+    argv: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("qadapter.model.QAdapterForCausalLM.from_pretrained", never)
     assert main(["eval", *(str(trained) if word == "TRAINED" else word for word in argv)]) == 2
     assert message in capsys.readouterr().err
 
@@ -54,3 +133,14 @@ def test_a_neutral_file_without_prompts(trained: Path, tmp_path: Path, capsys: p
     (tmp_path / "n.jsonl").write_text('{"prompt": "the cat"}\n{"text": "the dog"}\n')
     assert main(["eval", str(trained), "--neutral-file", str(tmp_path / "n.jsonl")]) == 2
     assert "n.jsonl:2: missing or empty field 'prompt'" in capsys.readouterr().err
+
+
+def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    import dataclasses
+
+    from qadapter.cli.eval_arguments import TYPES
+
+    text = evaluate(capsys, "--help")
+    for one in TYPES:
+        for field in dataclasses.fields(one):
+            assert f"--{field.name.replace('_', '-')}\n" in text

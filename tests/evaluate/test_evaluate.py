@@ -18,12 +18,11 @@ from qadapter.evaluate import (
     evaluate_preference,
     evaluate_probe,
     evaluate_retention,
-    fulfilment,
     load_neutral_prompts,
     load_probe,
 )
 from qadapter.evaluate.report import DialPoint, ReportRow, write_report
-from qadapter.generate import Answer, answer_prompts
+from qadapter.generate import answer_prompts
 from qadapter.train import tokenize_dataset
 
 PAIRS = Dataset.from_list(
@@ -126,13 +125,6 @@ def test_answers_do_not_depend_on_the_batch(tokenizer) -> None:
         answer_prompts(model, tokenizer, [p], max_new_tokens=9, strength=d)[0]
         for p, d in zip(prompts, dials, strict=True)
     ]
-
-
-def test_fulfilment_counts_finished_answers_only() -> None:
-    answers = [Answer("yes", [], True), Answer("yes", [], False), Answer("no", [], True), Answer("yes", [], True)]
-    assert fulfilment(answers, lambda text: text == "yes") == 0.5
-    with pytest.raises(ValueError, match="no answers"):
-        fulfilment([], bool)
 
 
 @pytest.mark.parametrize(

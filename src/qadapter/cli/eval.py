@@ -1,100 +1,140 @@
-"""`qadapter eval`: what an adapter gained and what it kept, as JSON."""
+"""`qadapter eval`: what an adapter gained and what it kept, the base and the customized policy in one run.
+
+The flags are the fields of dataclasses that only the libraries know, so this command parses its own.
+"""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
+import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .decoding import add_loading_flags, not_negative
-
-
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Register the command."""
-    parser = subparsers.add_parser(
-        "eval",
-        help="what an adapter gained and what it kept",
-        description="Held-out preference accuracy and margin, and the distance to the base on unrelated prompts.",
-    )
-    parser.add_argument("directory", metavar="DIR", help="the folder that `qadapter train` wrote")
-    parser.add_argument("--preference-file", metavar="F", help="held-out pairs, in any format that `train` reads")
-    parser.add_argument("--neutral-file", metavar="F", help="JSONL {prompt, kind}; default: 60 prompts of the project")
-    parser.add_argument("--output", metavar="J", help="write the result to this JSON file as well")
-    parser.add_argument(
-        "--strength",
-        type=not_negative,
-        nargs="+",
-        default=[1.0],
-        metavar="S",
-        help="dials at which the distance to the base is measured (default: 1)",
-    )
-    parser.add_argument("--style", help="for DSP records: the style whose response is chosen")
-    parser.add_argument("--on-bad-row", choices=("stop", "skip"), default="stop", help="default: %(default)s")
-    parser.add_argument("--max-length", type=int, default=1024, metavar="N", help="default: %(default)s tokens")
-    parser.add_argument(
-        "--batch-size", type=int, default=16, metavar="N", help="default: %(default)s; changes no result"
-    )
-    add_loading_flags(parser)
-    parser.set_defaults(run=run, seed=0)
+if TYPE_CHECKING:
+    from ..evaluate import EvaluationArguments
+    from ..evaluate.judges import JudgeArguments
+    from .eval_arguments import EvalRunArguments
 
 
-def run(args: argparse.Namespace) -> None:
-    """Evaluate, print the JSON, and write it where asked.
+def add_parser(subparsers: Any) -> None:
+    """Register `eval`.
+
+    Args:
+        subparsers: what `ArgumentParser.add_subparsers` returned. `args.run(args)` returns the exit status.
+    """
+    parser = subparsers.add_parser("eval", add_help=False, help="what an adapter gained and what it kept")
+    parser.set_defaults(run=run, keep_unknown=True)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate; print the table (or the JSON), and write what was asked for.
+
+    Args:
+        args: `args.rest` are the words after `eval`.
+
+    Returns:
+        0.
 
     Raises:
-        ConfigError, DataError, ArtifactError: before anything slow starts, where the input is wrong.
+        QAdapterError: what the input has wrong, before anything slow starts.
     """
-    from ..data import load_preference_dataset
-    from ..errors import ConfigError
-    from ..evaluate import evaluate_preference, evaluate_retention
-    from ..train import tokenize_dataset
-    from .decoding import load
+    from .eval_arguments import TYPES, help_text
     from .quiet import quiet_libraries
 
+    if {"-h", "--help"} & set(args.rest):
+        print(help_text())
+        return 0
+    from ..errors import ConfigError
+    from .config import parse_config
+
+    if not args.rest or args.rest[0].startswith("-"):
+        raise ConfigError("the adapter's folder comes first: qadapter eval DIR ...", hint="see qadapter eval --help")
     quiet_libraries()
-    if args.output and not Path(args.output).absolute().parent.is_dir():
-        raise ConfigError(f"--output {args.output}: the folder does not exist.")
-    if args.batch_size < 1:
-        raise ConfigError(f"--batch-size must be at least 1, got {args.batch_size}")
-    pairs = None
-    if args.preference_file:
-        pairs = load_preference_dataset(args.preference_file, style=args.style, on_bad_row=args.on_bad_row)
-    neutral = _read_neutral(args.neutral_file) if args.neutral_file else None
+    _evaluate(args.rest[0], *parse_config(TYPES, args.rest[1:]))
+    return 0
 
-    model, tokenizer = load(args)
-    result: dict[str, Any] = {"adapter": args.directory, "base": model.config.name_or_path}
-    if pairs is not None:
-        tokenized = tokenize_dataset(pairs, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
-        pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-        result["preference"] = {
-            "file": args.preference_file,
-            **dataclasses.asdict(evaluate_preference(model, tokenized, pad_id, batch_size=args.batch_size)),
-        }
-    found = evaluate_retention(model, tokenizer, neutral, strengths=args.strength, batch_size=args.batch_size)
-    by_strength = [
-        {"strength": strength, **dataclasses.asdict(retention)}
-        for strength, retention in zip(args.strength, found, strict=True)
-    ]
+
+def _evaluate(
+    directory: str, run_args: EvalRunArguments, measured: EvaluationArguments, judged: JudgeArguments
+) -> None:
+    from ..data import encode_prompt
+    from ..errors import ConfigError
+    from ..evaluate import difference_to_base, measure_policy, read_inputs
+    from ..evaluate.comparison import judge_agreement
+    from ..evaluate.judges import make_judges
+    from ..evaluate.plots import subplots
+    from ..model import load_tokenizer
+    from .decoding import load
+
+    # What can be wrong with the input shows before the model is loaded, the quickest checks first.
+    tokenizer = load_tokenizer(directory, trust_remote_code=run_args.trust_remote_code)
+    if run_args.report:
+        subplots(1, (1, 1), "eval")
+    inputs = read_inputs(measured)
+    judges = make_judges(judged)
+    if judges and not inputs.prompts:
+        raise ConfigError("there are judges but no prompts to answer.", hint="give --prompts-file or --preference-file")
+    if judges or measured.prompts_file:
+        encode_prompt(inputs.prompts[0], tokenizer)
+    loading = {name: getattr(run_args, name) for name in ("base", "dtype", "trust_remote_code")}
+    model, tokenizer = load(argparse.Namespace(directory=directory, seed=measured.seed, **loading))
+
+    started = time.monotonic()
+
+    def policy(strength: float, base: dict[str, Any] | None) -> dict[str, Any]:
+        label = f"strength {strength:g}" if strength else "base"
+        return measure_policy(
+            model, tokenizer, measured, judges, strength=strength, base=base, inputs=inputs,
+            on_stage=lambda name: print(f"{time.monotonic() - started:6.0f} s  {label}: {name}", file=sys.stderr),
+        )  # fmt: skip
+
+    base = policy(0.0, None)
+    policies = []
+    for strength in run_args.strength:
+        record = policy(strength, base)
+        record["difference"] = difference_to_base(record, base, seed=measured.seed)
+        record["agreement"] = judge_agreement(record, base)
+        policies.append(record)
+    _write(directory, run_args, measured, model.config.name_or_path, base, policies)
+
+
+def _write(
+    directory: str,
+    run_args: EvalRunArguments,
+    measured: EvaluationArguments,
+    base_name: str,
+    base: dict[str, Any],
+    policies: list[dict[str, Any]],
+) -> None:
+    from ..evaluate.evaluation_report import write_evaluation_report
+    from .eval_table import table
+
+    settings = {name: value for name, value in dataclasses.asdict(measured).items() if value not in (None, [])}
     # The first strength's figures stand at the top, where scripts look for them.
-    result["retention"] = {**by_strength[0], "by_strength": by_strength}
+    result: dict[str, Any] = {"adapter": directory, "base": base_name, "arguments": settings}
+    for part in ("preference", "retention"):
+        if part in policies[0]:
+            result[part] = {name: value for name, value in policies[0][part].items() if name != "items"}
+    result["policies"] = [base, *policies]
     text = json.dumps(result, indent=2, ensure_ascii=False)
-    print(text)
-    if args.output:
-        Path(args.output).write_text(text + "\n", encoding="utf-8")
+    if run_args.output:
+        Path(run_args.output).write_text(text + "\n", encoding="utf-8")
+    if run_args.report:
+        write_evaluation_report(
+            Path(run_args.report), title=f"Q-Adapter evaluation: {directory}", base=base, policies=policies,
+            facts={"adapter": directory, "base model": base_name, **settings, **_seconds([base, *policies])},
+        )  # fmt: skip
+    print(text if run_args.json else table(base, policies))
 
 
-def _read_neutral(path: str) -> list[dict[str, str]]:
-    from ..data.pairs import BadRow
-    from ..data.reading import read_rows
-    from ..errors import DataError
-
-    rows = []
-    for location, row in read_rows(path):
-        if isinstance(row, BadRow):
-            raise DataError(str(row))
-        if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
-            raise DataError(f"{location}: missing or empty field 'prompt'", hint='one {"prompt": "..."} per line')
-        rows.append({"prompt": row["prompt"], "kind": str(row.get("kind", "prompt"))})
-    return rows
+def _seconds(records: list[dict[str, Any]]) -> dict[str, str]:
+    parts = dict.fromkeys(part for record in records for part in record["seconds"])
+    return {
+        f"seconds for {part}": " · ".join(
+            f"{record['seconds'][part]:.1f}" for record in records if part in record["seconds"]
+        )
+        for part in parts
+    }

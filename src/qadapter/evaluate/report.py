@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +10,7 @@ from typing import Any
 
 import jinja2
 
-from ..errors import MissingExtraError
-
-# One colour for what was trained, a neutral one for the base; both readable on light and dark ground.
-_TRAINED, _BASE, _GRID = "#d9622b", "#7a8594", "#8883"
+from .plots import BASE, TRAINED, subplots, svg
 
 
 @dataclass(frozen=True)
@@ -64,10 +60,7 @@ def write_report(
     """
     lines = [json.loads(line) for line in metrics_file.read_text(encoding="utf-8").splitlines()]
     training = [line for line in lines if "rewards/margins" in line]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qadapter", "evaluate"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    page = environment.get_template("report.html.j2").render(
+    page = page_template("report.html.j2").render(
         title=title,
         rows=rows,
         curves=_curves(training),
@@ -79,6 +72,14 @@ def write_report(
     path.write_text(page, encoding="utf-8")
 
 
+def page_template(name: str) -> jinja2.Template:
+    """A template of this folder; what it is filled with is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("qadapter", "evaluate"), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(name)
+
+
 def _curves(training: list[dict[str, float]]) -> str:
     panels = (
         ("preference loss (nats)", "preference_loss"),
@@ -86,19 +87,19 @@ def _curves(training: list[dict[str, float]]) -> str:
         ("margin (reward units)", "rewards/margins"),
         ("χ²: mean squared reward", "chi2"),
     )
-    figure, axes = _subplots(1, len(panels), (11, 2.6))
+    figure, axes = subplots(len(panels), (11, 2.6), "demo")
     steps = [line["step"] for line in training]
     for axis, (label, key) in zip(axes, panels, strict=True):
-        axis.plot(steps, [line[key] for line in training], color=_TRAINED, linewidth=2)
+        axis.plot(steps, [line[key] for line in training], color=TRAINED, linewidth=2)
         axis.set_title(label, fontsize=9)
         axis.set_xlabel("step", fontsize=8)
         axis.set_ylim(bottom=0)
-    return _svg(figure)
+    return svg(figure)
 
 
 def _dial(points: Sequence[DialPoint]) -> str:
-    figure, (axis,) = _subplots(1, 1, (5.2, 3.2))
-    axis.plot([p.kl_to_base for p in points], [p.fulfilment for p in points], color=_TRAINED, marker="o", linewidth=2)
+    figure, (axis,) = subplots(1, (5.2, 3.2), "demo")
+    axis.plot([p.kl_to_base for p in points], [p.fulfilment for p in points], color=TRAINED, marker="o", linewidth=2)
     for point in points:
         axis.annotate(
             f"strength {point.strength:g}",
@@ -106,35 +107,10 @@ def _dial(points: Sequence[DialPoint]) -> str:
             xytext=(8, -11),
             textcoords="offset points",
             fontsize=8,
-            color=_BASE,
+            color=BASE,
         )
     axis.set_xlabel("forgetting: KL to the base on neutral prompts (nats per token)", fontsize=8)
     axis.set_ylabel("gain: answers that fulfil the preference", fontsize=8)
     axis.set_ylim(-0.03, 1.05)
     axis.margins(x=0.18)
-    return _svg(figure)
-
-
-def _subplots(rows: int, columns: int, size: tuple[float, float]) -> tuple[Any, Any]:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("matplotlib", "demo", "the HTML report") from error
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)[0]
-    for axis in axes:
-        axis.grid(color=_GRID)
-        axis.tick_params(labelsize=8, colors=_BASE)
-        axis.xaxis.label.set_color(_BASE)
-        axis.yaxis.label.set_color(_BASE)
-        axis.title.set_color(_BASE)
-        for side in axis.spines.values():
-            side.set_color(_GRID)
-    return figure, axes
-
-
-def _svg(figure: Any) -> str:
-    """The figure as SVG that can stand inside HTML; transparent, so that the page's colours show."""
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    return buffer.getvalue().partition("<svg")[1] + buffer.getvalue().partition("<svg")[2]
+    return svg(figure)

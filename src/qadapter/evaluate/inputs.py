@@ -1,0 +1,116 @@
+"""The files of an evaluation, read and checked before anything slow starts."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datasets import Dataset
+
+from ..data import load_preference_dataset
+from ..data.pairs import BadRow, RowProblem, checked_messages
+from ..data.reading import read_rows
+from ..errors import DataError
+from .arguments import EvaluationArguments
+from .retention import load_neutral_prompts
+from .tasks import LoadedTask, load_tasks
+
+Prompt = list[dict[str, str]]
+
+
+class EvaluationInputs(NamedTuple):
+    """What the arguments name, in memory."""
+
+    pairs: Dataset | None
+    prompts: list[Prompt]
+    """Different prompts to answer afresh, as messages."""
+    neutral: list[dict[str, str]]
+    """{kind, prompt}."""
+    documents: list[str]
+    """Each with at least one character that is no white space."""
+    tasks: list[LoadedTask]
+
+
+def read_inputs(args: EvaluationArguments) -> EvaluationInputs:
+    """Read them.
+
+    Raises:
+        DataError: a file that is missing or damaged, or a row of it; it names the row.
+        ConfigError: an unknown task, or one whose data cannot be had.
+        MissingExtraError: tasks, without lm-eval.
+    """
+    pairs = None
+    if args.preference_file:
+        pairs = load_preference_dataset(args.preference_file, style=args.style, on_bad_row=args.on_bad_row)
+    if args.prompts_file:
+        prompts = _read(args.prompts_file, _prompt)
+    else:
+        prompts = [_as_messages(prompt) for prompt in (pairs["prompt"] if pairs is not None else [])]
+    return EvaluationInputs(
+        pairs=pairs,
+        prompts=_different(prompts)[: args.max_prompts],
+        neutral=_read(args.neutral_file, _neutral) if args.neutral_file else load_neutral_prompts(),
+        documents=_documents(args.text_file)[: args.max_documents] if args.text_file else [],
+        tasks=load_tasks(args.tasks) if args.tasks else [],
+    )
+
+
+def _read(path: str, parse: Callable[[str, dict[str, Any]], Any]) -> list[Any]:
+    rows = []
+    for location, row in read_rows(path):
+        if isinstance(row, BadRow):
+            raise DataError(str(row))
+        rows.append(parse(location, row))
+    return rows
+
+
+def _prompt(location: str, row: dict[str, Any]) -> Prompt:
+    for field in ("prompt", "instruction"):
+        value = row.get(field)
+        if isinstance(value, str) and value.strip():
+            return _as_messages(value)
+        if isinstance(value, list) and value:
+            try:
+                return checked_messages(value, field)
+            except RowProblem as problem:
+                raise DataError(f"{location}: {problem}") from None
+    raise DataError(
+        f"{location}: no prompt; the row has the fields {', '.join(row)}", hint='one {"prompt": "..."} per line'
+    )
+
+
+def _neutral(location: str, row: dict[str, Any]) -> dict[str, str]:
+    if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
+        raise DataError(f"{location}: missing or empty field 'prompt'", hint='one {"prompt": "..."} per line')
+    return {"prompt": row["prompt"], "kind": str(row.get("kind", "prompt"))}
+
+
+def _documents(path: str) -> list[str]:
+    """The documents of a text file; the rows of white space that some corpora have between theirs are none."""
+    if Path(path).suffix.lower() == ".txt":
+        try:
+            texts = [Path(path).read_text(encoding="utf-8")]
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+    else:
+        texts = _read(path, _text)
+    documents = [text for text in texts if text.strip()]
+    if not documents:
+        raise DataError(f"{path} holds no text.")
+    return documents
+
+
+def _text(location: str, row: dict[str, Any]) -> str:
+    if not isinstance(row.get("text"), str):
+        raise DataError(f"{location}: missing field 'text'", hint='one {"text": "..."} per line, or a .txt file')
+    return row["text"]
+
+
+def _as_messages(prompt: str | Prompt) -> Prompt:
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def _different(prompts: list[Prompt]) -> list[Prompt]:
+    return list({json.dumps(prompt, sort_keys=True): prompt for prompt in prompts}.values())

@@ -1,0 +1,18 @@
+"""The policies that an evaluation compares: the base, and the customized one at a strength."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..model import QAdapterForCausalLM
+
+
+def policy_at(model: QAdapterForCausalLM, strength: float) -> dict[str, Any]:
+    """Keywords of the model's `forward` and `generate` for the policy at a strength; 0 is the base itself.
+
+    The dial's own zero is π₀^(α₀/α̃): with the paper's constants, a nearly uniform policy. What a customized policy is
+    compared with is what the user had before, π₀ at its own temperature, so at strength 0 α₀ is set to α̃.
+    """
+    if strength == 0:
+        return {"strength": 0.0, "alpha_0": model.constants.alpha_tilde}
+    return {"strength": strength}

@@ -1,0 +1,102 @@
+"""Benchmark tasks by name (of lm-eval) or from local files, checked and with their data before a model is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from ..errors import ConfigError, MissingExtraError, QAdapterError
+from .local_tasks import local_task
+
+
+class LoadedTask(NamedTuple):
+    """A task that can be run."""
+
+    name: str
+    task: Any
+    """lm-eval's Task, or its Group of them."""
+    leaves: list[str]
+    """The names of the tasks in it: of a group's, or its own alone."""
+
+
+def load_tasks(specs: Sequence[str]) -> list[LoadedTask]:
+    """Find tasks and read their data; that of lm-eval's own tasks comes from the Hugging Face hub or its cache.
+
+    Args:
+        specs: names of lm-eval's tasks, groups and tags (a tag stands for each of its tasks), or paths of .jsonl files.
+
+    Raises:
+        MissingExtraError: lm-eval is not installed.
+        ConfigError: an unknown name, two tasks of one name, or data that cannot be had.
+        DataError: a file that is no task.
+    """
+    configs = {spec: local_task(spec) for spec in specs if spec.endswith(".jsonl")}
+    loaded: list[LoadedTask] = []
+    with quiet_harness():
+        manager = task_manager(include_defaults=len(configs) < len(set(specs)))
+        _check_names([spec for spec in specs if spec not in configs], manager.all_tasks)
+        for spec in specs:
+            try:
+                found = manager.load([configs.get(spec, spec)])
+            except QAdapterError:
+                raise
+            except Exception as error:  # whatever a data set's loading raises
+                raise ConfigError(
+                    f"the data of task {spec!r} cannot be had: {_first_line(error)}",
+                    hint="lm-eval's tasks read the Hugging Face hub; offline, give .jsonl files of the benchmark",
+                ) from error
+            loaded += _named(spec, found)
+    names = [task.name for task in loaded]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"the task {repeated[0]!r} is there twice.", hint="rename one of the files")
+    return loaded
+
+
+@functools.cache
+def task_manager(include_defaults: bool) -> Any:
+    """lm-eval's index of tasks. Reading that of its own tasks takes seconds; both are read once.
+
+    Raises:
+        MissingExtraError: lm-eval is not installed.
+    """
+    try:
+        from lm_eval.tasks import TaskManager
+    except ImportError as error:
+        raise MissingExtraError("lm-eval", "eval", "the tasks of an evaluation") from error
+    return TaskManager(include_defaults=include_defaults)
+
+
+def _check_names(names: Sequence[str], known: Sequence[str]) -> None:
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
+            hint = f"did you mean {', '.join(near)}?" if near else "`lm_eval ls tasks` lists the names"
+            raise ConfigError(f"unknown task {name!r}: neither a task of lm-eval nor a .jsonl file", hint=hint)
+
+
+def _named(spec: str, found: Any) -> list[LoadedTask]:
+    """A group under its own name; a task, and each task of a tag, under its own."""
+    group = found["groups"].get(spec)
+    if group is not None:
+        return [LoadedTask(spec, group, list(found["tasks"]))]
+    return [LoadedTask(name, task, [name]) for name, task in found["tasks"].items()]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def quiet_harness() -> Iterator[None]:
+    """Run the body without what lm-eval says of its own defaults; errors are heard."""
+    logger = logging.getLogger("lm_eval")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,190 @@
+"""One policy's record, and two policies beside each other."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import PAPER, RESIDUAL, make_model
+
+from qadapter.errors import ConfigError, DataError
+from qadapter.evaluate import EvaluationArguments, difference_to_base, measure_policy, read_inputs
+from qadapter.evaluate.comparison import judge_agreement
+from qadapter.evaluate.evaluation_report import write_evaluation_report
+from qadapter.evaluate.judges import Verdict
+from qadapter.generate import answer_prompts
+from qadapter.model.loading import default_model_folder
+
+
+def write(path: Path, rows: list[dict]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def messages(role: str, text: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": text}]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, str]:
+    pairs = [
+        {
+            "prompt": messages("user", f"w{a} wb"),
+            "chosen": messages("assistant", f"v{b} vb"),
+            "rejected": messages("assistant", "vc vd ve"),
+        }
+        for a, b in zip("aabc", "efgh", strict=True)
+    ]
+    return {
+        "preference_file": write(tmp_path / "pairs.jsonl", pairs),
+        "neutral_file": write(tmp_path / "neutral.jsonl", [{"prompt": "wa wb"}, {"prompt": "vc", "kind": "document"}]),
+        "text_file": write(tmp_path / "text.jsonl", [{"text": "wa wb wc"}, {"text": ""}, {"text": "va vb"}]),
+    }
+
+
+class LengthJudge:
+    """More tokens are better. With a reference: 1 for the longer answer; it fails on the prompt that has `wc`."""
+
+    kind, cost = "checker", None
+
+    def __init__(self, needs_reference: bool) -> None:
+        self.needs_reference = needs_reference
+        self.name = "endpoint:length" if needs_reference else "checker:length"
+
+    def judge(self, prompts, answers, references=None):
+        assert (references is not None) or not self.needs_reference
+        scores = [float(len(answer.text)) for answer in answers]
+        if self.needs_reference:
+            scores = [
+                0.5 + 0.5 * ((s > len(r.text)) - (s < len(r.text))) for s, r in zip(scores, references, strict=True)
+            ]
+        return [
+            Verdict(None, "refused") if "wc" in prompt[0]["content"] else Verdict(score)
+            for prompt, score in zip(prompts, scores, strict=True)
+        ]
+
+
+@pytest.mark.parametrize("constants", [PAPER, RESIDUAL], ids=["paper", "residual"])
+def test_a_record_holds_all_parts(files: dict[str, str], tokenizer, constants, tmp_path: Path) -> None:
+    model = make_model(constants=constants)
+    args = EvaluationArguments(**files, max_new_tokens=5, batch_size=2)
+    judges = [LengthJudge(False), LengthJudge(True)]
+    stages: list[str] = []
+    base = measure_policy(model, tokenizer, args, judges, strength=0.0, on_stage=stages.append)
+    assert stages == ["preference", "answers", "judges", "retention", "text"] == list(base["seconds"])
+    record = measure_policy(model, tokenizer, args, judges, strength=1.0, base=base)
+    record = json.loads(json.dumps(record))  # plain JSON
+
+    assert (base["preference"]["accuracy"], base["preference"]["margin"]) == (0.5, 0.0)
+    assert record["preference"]["pairs"] == 4
+    assert record["preference"]["base_logp_margin"] == pytest.approx(base["preference"]["logp_margin"], rel=1e-3)
+    prompts = [item["prompt"][0]["content"] for item in record["answers"]["items"]]
+    assert prompts == ["wa wb", "wb wb", "wc wb"]  # different ones only
+    (own, *_) = answer_prompts(model, tokenizer, [messages("user", "wa wb")], max_new_tokens=5)
+    assert record["answers"]["items"][0]["answer"] == own.text
+    checked = record["judges"]["checker:length"]
+    assert (checked["judged"], checked["failed"], checked["items"][2]) == (2, 1, None)
+    assert checked["notes"][2] == "refused"
+    assert list(base["judges"]) == ["checker:length"]
+    assert (base["retention"]["kl_to_base"], base["retention"]["top1_agreement"]) == (0.0, 1.0)
+    assert record["retention"]["kl_to_base"] > 0
+    assert set(record["retention"]["kl_by_kind"]) == {"document", "prompt"}
+    assert (record["text"]["documents"], record["text"]["tokens"]) == (2, 5)
+    assert "tasks" not in record
+
+    record["difference"] = difference_to_base(record, base)
+    record["agreement"] = judge_agreement(record, base)
+    assert record["difference"]["judges.endpoint:length"]["base"] is None
+    assert record["agreement"][0]["prompts"] == 2
+    report = tmp_path / "report.html"
+    base["answers"]["items"][0]["answer"] = "<script>alert(1)</script>"
+    write_evaluation_report(report, title="A <title>", base=base, policies=[record], facts={"model": "m"})
+    page = report.read_text(encoding="utf-8")
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "refused" in page
+
+
+def test_strength_0_measured_as_the_policy_changes_nothing(files: dict[str, str], tokenizer) -> None:
+    """The base against itself: every difference is zero."""
+    model = make_model(constants=PAPER)
+    args = EvaluationArguments(**files, max_new_tokens=5)
+    base = measure_policy(model, tokenizer, args, [LengthJudge(False)], strength=0.0)
+    for name, figure in difference_to_base(base, base).items():
+        assert figure["difference"] in (0.0, None), name
+
+
+def test_the_base_comes_first(files: dict[str, str], tokenizer) -> None:
+    args = EvaluationArguments(**files)
+    for strength, base in ((1.0, None), (0.0, {})):
+        with pytest.raises(ConfigError, match="comes first"):
+            measure_policy(make_model(), tokenizer, args, strength=strength, base=base)
+
+
+def test_a_base_that_answered_other_prompts(files: dict[str, str], tokenizer) -> None:
+    base = {"retention": {"answer_ids": [[5]]}}
+    args = EvaluationArguments(neutral_file=files["neutral_file"])
+    with pytest.raises(ConfigError, match="1 neutral prompts, and there are 2"):
+        measure_policy(make_model(), tokenizer, args, strength=1.0, base=base)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"task_limit": 0}, "task_limit must be at least 1"),
+        ({"num_fewshot": -1}, "num_fewshot must be at least 0"),
+        ({"on_bad_row": "drop"}, "on_bad_row must be stop or skip"),
+    ],
+)
+def test_arguments_that_make_no_sense(fields: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EvaluationArguments(**fields)
+
+
+def test_prompts_come_in_several_forms(tmp_path: Path) -> None:
+    rows = [{"instruction": "wa"}, {"prompt": "wb"}, {"prompt": messages("user", "wc")}, {"prompt": "wa"}]
+    args = EvaluationArguments(prompts_file=write(tmp_path / "p.jsonl", rows))
+    assert [prompt[0]["content"] for prompt in read_inputs(args).prompts] == ["wa", "wb", "wc"]
+    with pytest.raises(DataError, match=r"q.jsonl:1: no prompt; the row has the fields question"):
+        read_inputs(EvaluationArguments(prompts_file=write(tmp_path / "q.jsonl", [{"question": "x"}])))
+    with pytest.raises(DataError, match=r"r.jsonl:1: message 1 of prompt has no 'content'"):
+        read_inputs(EvaluationArguments(prompts_file=write(tmp_path / "r.jsonl", [{"prompt": [{"role": "user"}]}])))
+
+
+def test_documents_of_both_forms(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\n\ntwo", encoding="utf-8")
+    assert read_inputs(EvaluationArguments(text_file=str(tmp_path / "a.txt"))).documents == ["one\n\ntwo"]
+    (tmp_path / "b.txt").write_text(" \n", encoding="utf-8")
+    with pytest.raises(DataError, match="holds no text"):
+        read_inputs(EvaluationArguments(text_file=str(tmp_path / "b.txt")))
+    with pytest.raises(DataError, match="missing field 'text'"):
+        read_inputs(EvaluationArguments(text_file=write(tmp_path / "c.jsonl", [{"body": "x"}])))
+
+
+@pytest.mark.real_model
+@pytest.mark.skipif(
+    not (default_model_folder().is_dir() or os.environ.get("QADAPTER_REAL_MODEL")),
+    reason="SmolLM2-135M-Instruct is not cached; `make test-all` or `make demo` fetches it (93 MB)",
+)
+def test_the_real_base_predicts_plain_text() -> None:
+    """SmolLM2-135M predicts a plain sentence well, and its words in alphabetical order badly."""
+    from qadapter import QAdapterForCausalLM
+    from qadapter.evaluate import evaluate_perplexity
+    from qadapter.model import DEFAULT_MODEL, load_base, load_base_tokenizer
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    try:
+        tokenizer = load_base_tokenizer(DEFAULT_MODEL)
+        model = QAdapterForCausalLM(load_base(DEFAULT_MODEL, dtype="bfloat16"), RESIDUAL)
+        text = "The sun rises in the east and sets in the west. Water freezes at zero degrees Celsius."
+        fluent = evaluate_perplexity(model, tokenizer, [text], strength=0.0)
+        shuffled = evaluate_perplexity(model, tokenizer, [" ".join(sorted(text.split()))], strength=0.0)
+    finally:
+        torch.set_num_threads(before)
+    assert fluent.perplexity < 30
+    assert shuffled.perplexity > 5 * fluent.perplexity
