@@ -1,0 +1,75 @@
+"""What all methods of a comparison share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from peft import LoraConfig
+
+from ..errors import ConfigError
+from ..model import DEFAULT_MODEL
+
+# The frozen weights are multiplied as they are stored, so float16 would need a scaled loss.
+_DTYPES = ("bfloat16", "float32")
+
+
+def _meaning(text: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class CommonArguments:
+    """The base, the pairs, the LoRA, the budget and the schedule. Raises `ConfigError`, naming the field."""
+
+    model: str = _meaning("base model: hub id or folder", DEFAULT_MODEL)
+    revision: str | None = _meaning("branch, tag or commit of the model on the hub")
+    dtype: str = _meaning("storage of the frozen weights: bfloat16 or float32", "bfloat16")
+    train_file: str = _meaning("preference pairs: .jsonl, .json, .csv, .parquet, or a hub data set id", "")
+    style: str | None = _meaning("for DSP raw records: the style whose response is chosen")
+    on_bad_row: str = _meaning("what to do about bad rows of data: stop or skip", "stop")
+    train_pairs: int | None = _meaning("pairs to train on: the first after a shuffle (default: all)")
+    data_seed: int = _meaning("seed of that shuffle; the same pairs for every run", 0)
+    max_length: int = _meaning("most tokens of prompt + response; longer responses are cut, prompts never", 1024)
+    num_train_epochs: float = _meaning("passes over the training pairs", 1.0)
+    per_device_train_batch_size: int = _meaning("pairs per step", 8)
+    gradient_accumulation_steps: int = _meaning("batches per step of the optimizer", 1)
+    lr_scheduler_type: str = _meaning("learning rate schedule", "cosine")
+    warmup_steps: float = _meaning("warm-up steps; below 1 a share of all steps", 0.1)
+    weight_decay: float = _meaning("weight decay of AdamW", 0.0)
+    max_grad_norm: float = _meaning("gradients are clipped to this norm", 1.0)
+    lora_r: int = _meaning("rank of the LoRA", 8)
+    lora_alpha: int = _meaning("LoRA scaling: alpha / r", 16)
+    lora_dropout: float = _meaning("dropout before the LoRA", 0.0)
+    lora_target_modules: list[str] | None = field(
+        default=None, metadata={"help": "modules to adapt (default: all linear layers but the LM head)"}
+    )
+    use_cpu: bool = _meaning("train on the CPU even where there is a GPU", False)
+
+    def __post_init__(self) -> None:
+        if not self.train_file:
+            raise ConfigError("train_file is required", hint="a file of preference pairs; see `qadapter data check`")
+        if self.dtype not in _DTYPES:
+            raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
+        if self.on_bad_row not in ("stop", "skip"):
+            raise ConfigError(f"on_bad_row must be stop or skip, got {self.on_bad_row!r}")
+        for name, lowest in (
+            *(("train_pairs", 1), ("max_length", 2), ("per_device_train_batch_size", 1)),
+            *(("gradient_accumulation_steps", 1), ("lora_r", 1)),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise ConfigError(f"{name} must be at least {lowest}, got {value}")
+        if not self.num_train_epochs > 0:
+            raise ConfigError(f"num_train_epochs must be above 0, got {self.num_train_epochs}")
+
+    @property
+    def lora_config(self) -> LoraConfig:
+        """The LoRA that all methods train."""
+        return LoraConfig(
+            r=self.lora_r,
+            lora_alpha=self.lora_alpha,
+            lora_dropout=self.lora_dropout,
+            target_modules=self.lora_target_modules or "all-linear",
+            task_type="CAUSAL_LM",
+        )

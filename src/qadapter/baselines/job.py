@@ -1,0 +1,115 @@
+"""One training job: from a method's name and a file of pairs to a folder and a few facts."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..model import load_base_tokenizer
+from .arguments import CommonArguments
+from .method import Run
+from .registry import check_job, method_of
+from .training_pairs import training_pairs
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """All that determines a training run, and where its result goes."""
+
+    method: str
+    """A name in `METHODS`."""
+    hyperparameters: dict[str, Any]
+    """Those that are not at their defaults."""
+    common: CommonArguments
+    output_dir: str
+    """Receives the artifact, or the reward model."""
+    seed: int = 0
+    label_noise: float = 0.0
+    """Share of the training pairs whose chosen and rejected are swapped."""
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> TrainingJob:
+        """From what `dataclasses.asdict` made of it."""
+        return cls(**{**value, "common": CommonArguments(**value["common"])})
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """What a training job cost."""
+
+    seconds: dict[str, float]
+    """By part of the method: training, and what it needs before (answers of the base, a reward model)."""
+    pairs: int
+    """Pairs seen, over all epochs."""
+    trained_parameters: int
+    adapter_bytes: int
+    """Of the weights that were saved: the LoRA, or the whole reward model."""
+    peak_memory_bytes: int
+    peak_memory_of: str
+    """What that is a peak of: the tensors on the GPU, or the process."""
+    warnings: list[str]
+    """What was said of the data: responses cut, prompts left out, ..."""
+
+
+class _Warnings(logging.Handler):
+    """Keeps the texts of warnings."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+def run_job(job: TrainingJob) -> TrainingFacts:
+    """Train, save, and say what it cost. The peak of a process includes all that it did before.
+
+    Raises:
+        QAdapterError: a method, data or a model that cannot be used.
+    """
+    method, output_dir = method_of(job.method), Path(job.output_dir)
+    hyperparameters = check_job(job.method, job.hyperparameters, job.common)
+    tokenizer = load_base_tokenizer(job.common.model, revision=job.common.revision)
+    pairs = training_pairs(job.common, label_noise=job.label_noise, seed=job.seed)
+    run = Run(pairs, tokenizer, job.common, hyperparameters, job.seed, output_dir, output_dir.parent)
+    warnings, package = _Warnings(), logging.getLogger("qadapter")
+    package.addHandler(warnings)
+    try:
+        trained = method.train(run)
+    finally:
+        package.removeHandler(warnings)
+    memory, memory_of = peak_memory()
+    if method.makes_policy:
+        trained.model.save_pretrained(output_dir, tokenizer=tokenizer)
+    else:
+        trained.model.save_pretrained(output_dir)
+        tokenizer.save_pretrained(output_dir)
+    return TrainingFacts(
+        seconds=trained.seconds,
+        pairs=trained.pairs,
+        trained_parameters=trained.parameters,
+        adapter_bytes=sum(path.stat().st_size for path in output_dir.rglob("*.safetensors")),
+        peak_memory_bytes=memory,
+        peak_memory_of=memory_of,
+        warnings=warnings.texts,
+    )
+
+
+def peak_memory() -> tuple[int, str]:
+    """The most bytes held at a time, and by what: tensors on the GPU where there is one, else this process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated(), "tensors on the GPU"
+    status = Path("/proc/self/status")
+    if status.is_file():
+        # ru_maxrss of a process starts at the size of the process that started it.
+        lines = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines() if ":" in line)
+        return int(lines["VmHWM"].split()[0]) * 1024, "process"
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "process"

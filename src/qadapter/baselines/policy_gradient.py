@@ -1,0 +1,119 @@
+"""Policy gradients with a KL penalty to the base: RLOO on a reward model's rewards.
+
+The paper's baseline is PPO. PPO has left TRL; RLOO takes its place: the same objective (reward minus β times the KL to
+the base, on the policy's own answers), with the other answers to a prompt as the baseline instead of a value network.
+Source: Ahmadian et al., Back to Basics (arXiv 2402.14740).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import logging
+from pathlib import Path
+
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from ..data import encode_prompt
+from ..errors import ConfigError
+from ..train import tokenize_dataset
+from .method import Hyperparameter, Method, Run, Trained, optimization
+from .reward_model import REWARD, train_reward_model
+from .shared_file import digest_of, made_once
+from .trl_run import train_policy, trl_allowed, trl_arguments
+
+logger = logging.getLogger(__name__)
+
+_SECONDS = "training_seconds.json"
+
+
+def train_rloo(run: Run) -> Trained:
+    """`trl.RLOOTrainer` on the prompts of the pairs.
+
+    The reward model is the one that is named, or is trained on the same pairs first. A step sees as many prompts as the
+    steps of other methods see pairs; the answers are the policy's own.
+
+    Raises:
+        ConfigError: fewer prompts than one step takes.
+    """
+    own = run.hyperparameters
+    prompts = _prompts(run)
+    if own["reward_model"] is None:
+        reward_folder, seconds = _own_reward_model(run)
+    else:
+        reward_folder, seconds = Path(own["reward_model"]), {}
+    with trl_allowed():
+        from trl import RLOOConfig, RLOOTrainer
+
+        config = RLOOConfig(
+            beta=own["beta"],
+            num_generations=own["num_generations"],
+            max_completion_length=own["max_completion_length"],
+            temperature=own["temperature"],
+            **trl_arguments(run, rows_per_pair=own["num_generations"]),
+        )
+        trainer_class = functools.partial(
+            RLOOTrainer,
+            reward_funcs=AutoModelForSequenceClassification.from_pretrained(
+                reward_folder, dtype="auto", use_safetensors=True
+            ).eval(),
+            reward_processing_classes=AutoTokenizer.from_pretrained(reward_folder),
+        )
+        return train_policy(run, trainer_class, config, [prompts], seconds=seconds)
+
+
+def _prompts(run: Run) -> list[dict[str, object]]:
+    """The prompts of the pairs that all methods train on, less what does not fill a step."""
+    common = run.common
+    # It says of the pairs that do not fit what it says to the other methods.
+    tokenize_dataset(run.pairs, run.tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
+    prompts = [
+        {"prompt": prompt}
+        for prompt in run.pairs["prompt"]
+        if len(encode_prompt(prompt, run.tokenizer)) < common.max_length
+    ]
+    per_step = common.per_device_train_batch_size * common.gradient_accumulation_steps
+    used = len(prompts) // per_step * per_step
+    if not used:
+        raise ConfigError(
+            f"rloo has {len(prompts)} prompts, and one step takes {per_step}.",
+            hint="lower per_device_train_batch_size or gradient_accumulation_steps",
+        )
+    if used < len(prompts):
+        logger.warning("rloo leaves out the last %d prompts: TRL takes whole steps only.", len(prompts) - used)
+    return prompts[:used]
+
+
+def _own_reward_model(run: Run) -> tuple[Path, dict[str, float]]:
+    """The folder of a reward model on the run's own pairs, and the seconds its training took when it was done."""
+    reward_run = run._replace(
+        hyperparameters={"learning_rate": run.hyperparameters["reward_learning_rate"], "num_train_epochs": None}
+    )
+    inputs = [dataclasses.asdict(run.common), dict(reward_run.hyperparameters), run.seed, run.pairs.to_list()]
+
+    def make(folder: Path) -> None:
+        trained = train_reward_model(reward_run._replace(output_dir=folder))
+        trained.model.save_pretrained(folder)
+        run.tokenizer.save_pretrained(folder)
+        (folder / _SECONDS).write_text(json.dumps(sum(trained.seconds.values())), encoding="utf-8")
+
+    folder = made_once(run.shared_dir / f"reward-{digest_of(inputs)}", make)
+    return folder, {"reward model": json.loads((folder / _SECONDS).read_text(encoding="utf-8"))}
+
+
+RLOO = Method(
+    "policy gradients with a KL penalty to the base, on a reward model's rewards (in the place of PPO)",
+    train_rloo,
+    optimization(1e-4)
+    | {
+        "beta": Hyperparameter("weight of the KL penalty", 0.05),
+        "num_generations": Hyperparameter("answers to each prompt, at least 2", 4, int, least=2),
+        "max_completion_length": Hyperparameter("most tokens of an answer", 128, int, least=1),
+        "temperature": Hyperparameter("of the sampled answers", 1.0),
+        "reward_model": Hyperparameter("folder or hub id of a reward model; default: one on the same pairs", kind=str),
+        "reward_learning_rate": Hyperparameter(
+            "peak learning rate of that reward model", REWARD.hyperparameters["learning_rate"].default
+        ),
+    },
+)
