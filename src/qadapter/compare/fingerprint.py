@@ -1,0 +1,71 @@
+"""What determines the result of a job: its arguments, and the content of the files they name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+
+from ..baselines import TrainingJob, checked_hyperparameters
+from ..evaluate import EvaluationArguments
+from ..evaluate.judges import JudgeArguments
+
+# They change how long it takes, or where it is looked up, but no result beyond rounding.
+_WITHOUT_INFLUENCE = {
+    *("batch_size", "reward_batch_size", "judge_api_key_env", "judge_cache", "judge_timeout", "judge_retries"),
+    *("judge_concurrency", "judge_price_in", "judge_price_out"),
+}
+_FILES = {"preference_file", "prompts_file", "neutral_file", "text_file", "tasks", "reward_model", "replay_prompts"}
+# The pairs themselves stand for how they were chosen.
+_OF_PAIRS = {"train_file", "style", "on_bad_row", "train_pairs", "data_seed"}
+
+
+def training_inputs(job: TrainingJob, pairs: Dataset) -> dict[str, Any]:
+    """What determines a trained adapter.
+
+    Args:
+        job: the job; where its result goes does not matter.
+        pairs: its training pairs, those with flipped labels included.
+    """
+    hyperparameters = checked_hyperparameters(job.method, job.hyperparameters)
+    return {
+        "method": job.method,
+        "hyperparameters": _with_content(hyperparameters),
+        "common": {name: value for name, value in dataclasses.asdict(job.common).items() if name not in _OF_PAIRS},
+        "pairs": pairs.select_columns(["prompt", "chosen", "rejected"]).to_list(),
+        "seed": job.seed,
+    }
+
+
+def evaluation_inputs(evaluation: EvaluationArguments, judges: JudgeArguments) -> dict[str, Any]:
+    """What determines a record, beside the policy. The source of checkers counts, what they import does not."""
+    arguments = {**dataclasses.asdict(evaluation), **dataclasses.asdict(judges)}
+    inputs = {name: value for name, value in arguments.items() if name not in _WITHOUT_INFLUENCE}
+    return {**_with_content(inputs), "checker_source": [_module_source(name) for name in judges.checker]}
+
+
+def _with_content(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: _content(value) if name in _FILES else value for name, value in values.items()}
+
+
+def _content(value: Any) -> Any:
+    """A file as its hash, a folder as the sizes of its files; anything else as it is."""
+    if isinstance(value, list):
+        return [_content(one) for one in value]
+    if isinstance(value, str) and value:
+        path = Path(value)
+        if path.is_file():
+            with path.open("rb") as file:
+                return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+        if path.is_dir():
+            return {str(one.relative_to(path)): one.stat().st_size for one in sorted(path.rglob("*")) if one.is_file()}
+    return value
+
+
+def _module_source(checker: str) -> Any:
+    found = importlib.util.find_spec(checker.partition(":")[0])
+    return None if found is None or found.origin is None else _content(found.origin)

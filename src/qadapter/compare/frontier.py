@@ -1,0 +1,100 @@
+"""What lies on a frontier: the best behaviour within a budget of forgetting, its area, the cost of a behaviour.
+
+A method's frontier is the set of its points (forgetting x, behaviour y) along the dial, the base among them at x = 0,
+joined by straight lines in the order of x. Whoever may spend x may also spend less, so what a budget of x buys is
+
+    F(x) = the largest y on the line at or left of x,
+
+a piecewise linear function that never falls and stays constant right of the last point. No hull is taken: the points on
+a chord above the line belong to no policy on the dial.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Point(NamedTuple):
+    """One policy."""
+
+    x: float
+    """Forgetting; the base has 0."""
+    y: float
+    """Behaviour."""
+
+
+def best_within(points: Sequence[Point]) -> list[Point]:
+    """The corners of F, by x; y never falls. Right of the last corner F is constant.
+
+    Args:
+        points: of one method, in any order. Of several at one x the highest counts.
+
+    Raises:
+        ValueError: no points.
+    """
+    if not points:
+        raise ValueError("a frontier needs points")
+    ordered = sorted(points, key=lambda point: (point.x, -point.y))
+    corners = [ordered[0]]
+    for left, right in itertools.pairwise(ordered):
+        best = corners[-1].y
+        if right.y <= best:
+            continue
+        if left.y < best:
+            # The line comes up from below: F rises from where the two meet.
+            share = (best - left.y) / (right.y - left.y)
+            corners.append(Point(left.x + share * (right.x - left.x), best))
+        corners.append(right)
+    return corners
+
+
+def value_at(points: Sequence[Point], x: float) -> float | None:
+    """F(x): the best behaviour that a budget of x buys; None left of the first point."""
+    corners = best_within(points)
+    if x < corners[0].x:
+        return None
+    for left, right in itertools.pairwise(corners):
+        if x < right.x:
+            return left.y + (right.y - left.y) * (x - left.x) / (right.x - left.x)
+    return corners[-1].y
+
+
+def cost_of(points: Sequence[Point], y: float) -> float | None:
+    """The least x at which F reaches y; None where it never does."""
+    corners = best_within(points)
+    if y <= corners[0].y:
+        return corners[0].x
+    for left, right in itertools.pairwise(corners):
+        if y <= right.y:
+            return left.x + (right.x - left.x) * (y - left.y) / (right.y - left.y)
+    return None
+
+
+def area_under(points: Sequence[Point], limit: float) -> float:
+    """1/limit · ∫₀^limit (F(x) − F(0)) dx: the mean gain over the base, over all budgets up to the limit.
+
+    Args:
+        points: of one method, the base at x = 0 among them. (Where forgetting is a drop of benchmarks, a point may lie
+            left of 0: it counts as at 0.)
+        limit: above 0, the same for all methods that are compared.
+
+    Returns:
+        In units of y: 0 for a method that does nothing.
+
+    Raises:
+        ValueError: a limit that is not above 0.
+    """
+    if not limit > 0:
+        raise ValueError(f"the area needs a limit above 0, got {limit}")
+    base = next(point.y for point in points if point.x == 0)
+    corners = best_within([Point(max(0.0, point.x), point.y) for point in points])
+    total = 0.0
+    for left, right in zip(corners, [*corners[1:], Point(limit, corners[-1].y)], strict=True):
+        if left.x >= limit or right.x <= left.x:
+            continue
+        end = min(right.x, limit)
+        end_y = left.y + (right.y - left.y) * (end - left.x) / (right.x - left.x)
+        total += (end - left.x) * ((left.y + end_y) / 2 - base)
+    return total / limit

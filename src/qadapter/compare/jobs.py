@@ -1,0 +1,92 @@
+"""Finished jobs on disk, each one JSON file that is written whole; and a line of progress for each."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .. import __version__
+from ..baselines.shared_file import digest_of
+from ..errors import QAdapterError
+
+_LONGEST_NAME = 120
+
+
+def job_name(words: list[str], inputs: Any) -> str:
+    """A readable file name that tells any two jobs apart: its words and the hash of what determines the result."""
+    readable = re.sub(r"[^A-Za-z0-9._=-]+", "_", "-".join(words))[:_LONGEST_NAME]
+    return f"{readable}-{digest_of(inputs)}"
+
+
+class Jobs:
+    """The jobs of a comparison, in a folder.
+
+    Args:
+        folder: holds one file `<name>.json` for each finished job.
+        total: how many jobs there are.
+        say: prints a line of progress.
+        report_only: True where a job that is not finished is an error instead of being done.
+    """
+
+    def __init__(self, folder: Path, total: int, say: Callable[[str], None], *, report_only: bool = False) -> None:
+        self.folder, self.total, self.say, self.report_only = folder, total, say, report_only
+        self.done = 0
+        self._seconds: dict[str, list[float]] = {}
+        self._left: dict[str, int] = {}
+
+    def expect(self, kind: str, count: int) -> None:
+        """Announce jobs of a kind; jobs of one kind are taken to need about the same time."""
+        self._left[kind] = self._left.get(kind, 0) + count
+
+    def result(self, name: str, kind: str, title: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The result of a job: from its file, or made and written.
+
+        Args:
+            name: from `job_name`.
+            kind: as announced.
+            title: for the line of progress.
+            make: does it.
+
+        Raises:
+            QAdapterError: with `report_only`, a job that is not finished.
+        """
+        self.done += 1
+        self._left[kind] -= 1
+        finished = self.read(name)
+        if finished is None and self.report_only:
+            raise QAdapterError(f"not finished yet: {title}", hint="leave --report-only out to go on")
+        made = finished is None
+        if finished is None:
+            started = time.monotonic()
+            finished = {"job": title, "qadapter_version": __version__, **make()}
+            finished["seconds"] = round(time.monotonic() - started, 2)
+            self._write(name, finished)
+        self._seconds.setdefault(kind, []).append(finished["seconds"])
+        note = f"{finished['seconds']:7.0f} s{self._time_left()}" if made else "   done before"
+        self.say(f"[{self.done:>{len(str(self.total))}}/{self.total}] {title:<64}{note}")
+        return finished
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """A finished job; None where it is not finished."""
+        path = self.folder / f"{name}.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        part = self.folder / f"{name}.{os.getpid()}.part"
+        part.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        part.replace(self.folder / f"{name}.json")
+
+    def _time_left(self) -> str:
+        """By the mean time of the jobs of the same kind; of a kind that is new, by the mean of all."""
+        every = [seconds for kind in self._seconds.values() for seconds in kind]
+        left = 0.0
+        for kind, count in self._left.items():
+            known = self._seconds.get(kind, every)
+            left += count * sum(known) / len(known)
+        return f"   about {max(1, round(left / 60))} min left" if left > 0 else ""

@@ -1,0 +1,141 @@
+"""A comparison whose arguments and files have been checked; nothing was trained yet."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..baselines import CommonArguments, TrainingJob
+from ..baselines.training_pairs import training_pairs
+from ..data import encode_prompt
+from ..errors import ConfigError
+from ..evaluate import EvaluationArguments, EvaluationInputs, read_inputs
+from ..evaluate.judges import Judge, JudgeArguments, make_judges
+from ..evaluate.plots import subplots
+from ..model import load_base_tokenizer
+from ..train import tokenize_dataset
+from .arguments import CompareArguments
+from .axes import NO_JUDGE, choose_behaviour
+from .fingerprint import evaluation_inputs, training_inputs
+from .jobs import job_name
+from .methods import Line, lines_of, reference_line
+
+TYPES = (CompareArguments, CommonArguments, EvaluationArguments, JudgeArguments)
+"""The keys of a config file. Those that training and evaluation share (style, on_bad_row, max_length) mean both."""
+
+
+class PlannedRun(NamedTuple):
+    """One training run."""
+
+    job: TrainingJob
+    name: str
+    """Of its file and its folder."""
+    title: str
+    inputs: dict[str, Any]
+    """What determines it."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a comparison does."""
+
+    arguments: CompareArguments
+    common: CommonArguments
+    evaluation: EvaluationArguments
+    judging: JudgeArguments
+    output_dir: Path
+    lines: list[Line]
+    reference: Line
+    frontier_y: str
+    inputs: EvaluationInputs
+    judges: list[Judge]
+    runs: dict[tuple[str, int], list[PlannedRun]]
+    """(label of a line, number of a candidate) → one run per seed."""
+    evaluation_inputs: dict[str, Any]
+    """What determines a record, beside the policy."""
+
+    @property
+    def base_name(self) -> str:
+        """Of the file of the base's record."""
+        model = [self.common.model, self.common.revision, self.common.dtype]
+        return job_name(["measure", "base"], [model, self.evaluation_inputs])
+
+    def record_name(self, run: PlannedRun, line: Line, strength: float) -> str:
+        """Of the file of a policy's record. What was trained is the same policy under every interpolation."""
+        interpolation = None if strength == 1 else line.interpolation
+        words = ["measure", *run.name.split("-")[1:-1], f"strength{strength:g}", interpolation or ""]
+        return job_name([word for word in words if word], [run.inputs, strength, interpolation, self.evaluation_inputs])
+
+
+def make_plan(
+    arguments: CompareArguments, common: CommonArguments, evaluation: EvaluationArguments, judging: JudgeArguments
+) -> Plan:
+    """Check everything that can be wrong before anything slow starts.
+
+    Raises:
+        QAdapterError: an argument, a file, a task, a judge or a tokenizer that cannot be used; it says which.
+        MissingExtraError: a package that the report needs is not installed.
+    """
+    if not arguments.output_dir:
+        raise ConfigError("output_dir is required", hint="name it in the config file or with --output-dir")
+    if evaluation.preference_file is not None:
+        raise ConfigError("preference_file is the held-out pairs of `qadapter eval`; here their key is eval_file.")
+    lines = lines_of(arguments, common)
+    reference = reference_line(arguments, lines)
+    subplots(1, (1, 1), "baselines")
+    evaluation = dataclasses.replace(evaluation, preference_file=arguments.eval_file)
+    inputs = read_inputs(evaluation)
+    if arguments.frontier_x == "tasks" and not inputs.tasks:
+        raise ConfigError("frontier_x is tasks, but `tasks` names none.")
+    tokenizer = load_base_tokenizer(common.model, revision=common.revision)
+    tokenize_dataset(inputs.pairs, tokenizer, max_length=evaluation.max_length, on_bad_row=evaluation.on_bad_row)
+    judges = make_judges(judging)
+    frontier_y = choose_behaviour(arguments.frontier_y, judges)
+    if frontier_y not in NO_JUDGE:
+        encode_prompt(inputs.prompts[0], tokenizer)
+    output_dir = Path(arguments.output_dir)
+    runs = _runs(arguments, common, lines, output_dir)
+    pairs = training_pairs(common, label_noise=0.0, seed=0)
+    with without_warnings():  # each run says of its pairs what there is to say
+        tokenize_dataset(pairs, tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
+    return Plan(
+        arguments, common, evaluation, judging, output_dir, lines, reference, frontier_y, inputs, judges, runs,
+        evaluation_inputs(evaluation, judging),
+    )  # fmt: skip
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Inside, `tokenize_dataset` does not warn: where it reads pairs of which it was, or will be, said."""
+    logger = logging.getLogger(tokenize_dataset.__module__)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _runs(
+    arguments: CompareArguments, common: CommonArguments, lines: list[Line], output_dir: Path
+) -> dict[tuple[str, int], list[PlannedRun]]:
+    runs: dict[tuple[str, int], list[PlannedRun]] = {}
+    for line in lines:
+        for seed in arguments.seeds:
+            pairs = training_pairs(common, label_noise=line.label_noise, seed=seed)
+            for number, candidate in enumerate(line.candidates):
+                job = TrainingJob(line.method, candidate, common, "", seed, line.label_noise)
+                inputs = training_inputs(job, pairs)
+                settings = [f"{name}={value}" for name, value in candidate.items()]
+                noise = [f"noise={line.label_noise:g}"] if line.label_noise else []
+                name = job_name(["train", line.method, *settings, *noise, f"seed={seed}"], inputs)
+                swept = [f"{one}={candidate[one]}" for one in line.swept]
+                job = dataclasses.replace(job, output_dir=str(output_dir / "runs" / name))
+                title = ", ".join([line.label, *swept, f"seed {seed}"])
+                runs.setdefault((line.label, number), []).append(PlannedRun(job, name, title, inputs))
+    return runs

@@ -1,0 +1,239 @@
+"""All that a comparison found, as one JSON value: what the report shows and scripts read."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any
+
+from .. import __version__
+from .axes import axis_label, behaviour, forgetting
+from .frontier import Point, area_under, cost_of
+from .interval import over_prompts_and_seeds
+from .plan import Plan
+from .running import CandidateResult, Comparison, LineResult
+
+_SHARES = (0.5, 0.75, 1.0)
+_Record = dict[str, Any]
+
+
+def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
+    """The results.
+
+    Returns:
+        frontier_x, frontier_y  {name, label} of the axes; x is forgetting, y behaviour
+        reference, x_limit      the label of the line that others are compared with; the limit of the areas
+        base                    figures of the base
+        lines                   one per line of the frontier: label, method, hyperparameters (of the best candidate),
+                                interpolation, label_noise, points [{strength, x, y, figures}] with {value, low, high}
+                                each and the base first, area, area_by_seed, equal_behaviour, at_reference, cost
+        runs                    one per training run, those of sweeps included: label, hyperparameters, seed, drawn, and
+                                its figures at strength 1
+        facts                   what the comparison was made with
+
+        equal_behaviour: {share of the reference's gain at strength 1, behaviour, x}: the least forgetting at which the
+        line reaches that behaviour; null where it does not. at_reference: see `_at_reference`.
+    """
+    arguments = plan.arguments
+    by_label = {result.line.label: result for result in comparison.lines}
+    reference = by_label[plan.reference.label]
+    points = {label: _mean_points(plan, comparison.base, result) for label, result in by_label.items()}
+    trained = _trained(points[plan.reference.label], reference)
+    limit = arguments.x_limit if arguments.x_limit is not None else trained.x
+    return {
+        "frontier_x": {"name": arguments.frontier_x, "label": axis_label(arguments.frontier_x)},
+        "frontier_y": {"name": plan.frontier_y, "label": axis_label(plan.frontier_y)},
+        "reference": plan.reference.label,
+        "x_limit": limit,
+        "base": _figures([comparison.base], comparison.base),
+        "lines": [
+            {
+                **_line(plan, comparison.base, result, limit),
+                **_beside_reference(points[label], points[plan.reference.label], trained),
+                "cost": _cost(result),
+            }
+            for label, result in by_label.items()
+        ],
+        "runs": [run for result in comparison.lines for run in _runs(plan, comparison.base, result)],
+        "facts": _facts(plan),
+    }
+
+
+def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[str, Any]:
+    best = result.candidates[result.best]
+    start = Point(0.0, behaviour(base, plan.frontier_y).value)
+    per_seed = [
+        [start, *(_point(plan, base, records[number]) for records in result.records.values())]
+        for number in range(len(plan.arguments.seeds))
+    ]
+    mean = _mean_points(plan, base, result)
+    return {
+        "label": result.line.label,
+        "method": result.line.method,
+        "hyperparameters": best.hyperparameters,
+        "interpolation": result.line.interpolation,
+        "label_noise": result.line.label_noise,
+        "points": [
+            _interval_point(plan, base, strength, records)
+            for strength, records in sorted([(0.0, [base]), *result.records.items()])
+        ],
+        # Nothing was forgotten by the reference: there is no budget to take an area over.
+        "area": area_under(mean, limit) if limit > 0 else None,
+        "area_by_seed": [area_under(one, limit) for one in per_seed] if limit > 0 else None,
+    }
+
+
+def _interval_point(plan: Plan, base: _Record, strength: float, records: Sequence[_Record]) -> dict[str, Any]:
+    draw = {"seed": plan.evaluation.seed}
+    y = over_prompts_and_seeds([behaviour(record, plan.frontier_y) for record in records], **draw)
+    x = over_prompts_and_seeds([forgetting(record, base, plan.arguments.frontier_x) for record in records], **draw)
+    return {"strength": strength, "x": x._asdict(), "y": y._asdict(), "figures": _figures(records, base)}
+
+
+def _point(plan: Plan, base: _Record, record: _Record) -> Point:
+    return Point(
+        forgetting(record, base, plan.arguments.frontier_x).value, behaviour(record, plan.frontier_y).value
+    )  # fmt: skip
+
+
+def _mean_points(plan: Plan, base: _Record, result: LineResult) -> list[Point]:
+    """The line's points, means over seeds; the base first, then by strength."""
+    points = [Point(0.0, behaviour(base, plan.frontier_y).value)]
+    for _, records in sorted(result.records.items()):
+        found = [_point(plan, base, record) for record in records]
+        points.append(Point(statistics.fmean(p.x for p in found), statistics.fmean(p.y for p in found)))
+    return points
+
+
+def _trained(points: Sequence[Point], result: LineResult) -> Point:
+    """The point of strength 1."""
+    return points[1 + sorted(result.records).index(1.0)]
+
+
+def _beside_reference(points: Sequence[Point], reference: Sequence[Point], trained: Point) -> dict[str, Any]:
+    start = points[0].y
+    gain = trained.y - start
+    levels = [{"share": share, "behaviour": start + share * gain} for share in _SHARES] if gain > 0 else []
+    return {
+        "equal_behaviour": [{**level, "x": cost_of(points, level["behaviour"])} for level in levels],
+        "at_reference": _at_reference(points, reference, trained) if gain > 0 else None,
+    }
+
+
+def _at_reference(points: Sequence[Point], reference: Sequence[Point], trained: Point) -> dict[str, Any] | None:
+    """Forgetting at equal behaviour, against the reference as it was trained, and against it with the dial.
+
+    Where the line does not reach the reference's behaviour at strength 1 (`reached` false), the two are compared at the
+    highest behaviour that the line does reach.
+
+    Returns:
+        behaviour, reached, x, reference_x (at strength 1), reference_x_dialled (the least at which the reference has
+        that behaviour), ratio = x / reference_x, ratio_dialled. The ratios compare at equal behaviour alone, so
+        reference_x and ratio are null where it is not reached. None where the line never gains anything.
+    """
+    reached = cost_of(points, trained.y) is not None
+    level = trained.y if reached else max(point.y for point in points)
+    if level <= points[0].y:
+        return None
+    x, dialled = cost_of(points, level), cost_of(reference, level)
+    return {
+        "behaviour": level,
+        "reached": reached,
+        "x": x,
+        "reference_x": trained.x if reached else None,
+        "reference_x_dialled": dialled,
+        "ratio": _ratio(x, trained.x) if reached else None,
+        "ratio_dialled": _ratio(x, dialled),
+    }
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return None if ours is None or theirs is None or theirs <= 0 else ours / theirs
+
+
+def _figures(records: Sequence[_Record], base: _Record) -> dict[str, Any]:
+    """Means over seeds of what the tables show."""
+    found: dict[str, list[float]] = {}
+
+    def add(name: str, value: float | None) -> None:
+        if value is not None:
+            found.setdefault(name, []).append(value)
+
+    for record in records:
+        for name in ("accuracy", "logp_margin", "logp_chosen"):
+            add(f"preference.{name}", record["preference"][name])
+        for name, judge in record.get("judges", {}).items():
+            add(f"judges.{name}", judge["score"])
+            add(f"judges_failed.{name}", judge["failed"])
+        add("retention.kl_to_base", record["retention"]["kl_to_base"])
+        add("retention.top1_agreement", record["retention"]["top1_agreement"])
+        for kind, value in record["retention"]["kl_by_kind"].items():
+            add(f"retention.kl.{kind}", value)
+        if "text" in record:
+            add("text.nats_per_token", record["text"]["nats_per_token"])
+        for name, task in record.get("tasks", {}).items():
+            add(f"tasks.{name}", task["value"])
+        if "answers" in record:
+            add("answers.finished", record["answers"]["finished"])
+            add("answers.mean_tokens", record["answers"]["mean_tokens"])
+    return {name: statistics.fmean(values) for name, values in found.items()}
+
+
+def _cost(result: LineResult) -> dict[str, Any]:
+    """What the drawn candidate cost, means over seeds; the peak is that of the most hungry."""
+    best: CandidateResult = result.candidates[result.best]
+    seconds = [sum(facts["seconds"].values()) for facts in best.facts]
+    return {
+        "train_seconds": statistics.fmean(seconds),
+        "train_seconds_by_part": {
+            part: statistics.fmean(facts["seconds"][part] for facts in best.facts) for part in best.facts[0]["seconds"]
+        },
+        "pairs": best.facts[0]["pairs"],
+        "peak_memory_bytes": max(facts["peak_memory_bytes"] for facts in best.facts),
+        "peak_memory_of": best.facts[0]["peak_memory_of"],
+        "trained_parameters": best.facts[0]["trained_parameters"],
+        "adapter_bytes": best.facts[0]["adapter_bytes"],
+        "decode_time_vs_base": {
+            f"{strength:g}": statistics.fmean(record["decoding"]["vs_base"] for record in records)
+            for strength, records in sorted(result.records.items())
+        },
+    }
+
+
+def _runs(plan: Plan, base: _Record, result: LineResult) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": result.line.label,
+            "hyperparameters": candidate.hyperparameters,
+            "swept": list(result.line.swept),
+            "seed": seed,
+            "drawn": number == result.best,
+            "x": _point(plan, base, record).x,
+            "y": _point(plan, base, record).y,
+            "figures": _figures([record], base),
+            **{key: facts[key] for key in ("seconds", "pairs", "peak_memory_bytes", "adapter_bytes", "warnings")},
+        }
+        for number, candidate in enumerate(result.candidates)
+        for seed, facts, record in zip(plan.arguments.seeds, candidate.facts, candidate.records, strict=True)
+    ]
+
+
+def _facts(plan: Plan) -> dict[str, Any]:
+    common, evaluation = plan.common, plan.evaluation
+    return {
+        "base model": common.model,
+        "dtype": common.dtype,
+        "training pairs": common.train_file,
+        "pairs per run": len(next(iter(plan.runs.values()))[0].inputs["pairs"]),
+        "held-out pairs": f"{evaluation.preference_file} ({len(plan.inputs.pairs or [])})",
+        "prompts answered": len(plan.inputs.prompts),
+        "neutral prompts": f"{evaluation.neutral_file or 'of the project'} ({len(plan.inputs.neutral)})",
+        "epochs": common.num_train_epochs,
+        "pairs per step": common.per_device_train_batch_size * common.gradient_accumulation_steps,
+        "max_length": common.max_length,
+        "LoRA": f"r={common.lora_r}, alpha={common.lora_alpha}, dropout={common.lora_dropout:g}, "
+        f"modules {common.lora_target_modules or 'all linear layers but the LM head'}",
+        "schedule": f"{common.lr_scheduler_type}, warm-up {common.warmup_steps:g}",
+        "seeds": ", ".join(map(str, plan.arguments.seeds)),
+        "qadapter": __version__,
+    }

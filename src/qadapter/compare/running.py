@@ -1,0 +1,199 @@
+"""Trains and measures what is not there yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..baselines import base_policy, run_in_process, scaled_adapter
+from ..errors import QAdapterError
+from ..evaluate import measure_policy
+from ..model import QAdapterForCausalLM, load_base_tokenizer
+from ..model.artifact import CONFIG_FILE
+from .axes import behaviour, forgetting
+from .decode_time import decode_time
+from .jobs import Jobs
+from .methods import Line
+from .plan import Plan, PlannedRun, without_warnings
+
+
+class CandidateResult(NamedTuple):
+    """One set of hyperparameters."""
+
+    hyperparameters: dict[str, Any]
+    facts: list[dict[str, Any]]
+    """Of training, one per seed (see `TrainingFacts`)."""
+    records: list[dict[str, Any]]
+    """At strength 1, one per seed."""
+
+
+class LineResult(NamedTuple):
+    """One line of the frontier."""
+
+    line: Line
+    candidates: list[CandidateResult]
+    best: int
+    """The number of the candidate that is drawn."""
+    records: dict[float, list[dict[str, Any]]]
+    """Strength → its records, one per seed."""
+
+
+class Comparison(NamedTuple):
+    """All results."""
+
+    base: dict[str, Any]
+    lines: list[LineResult]
+
+
+def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool = False) -> Comparison:
+    """Do what is not done yet, and collect everything.
+
+    Every finished job is on disk before the next one starts. The candidates of a sweep are measured at strength 1
+    alone; the other strengths are measured for the best of them.
+
+    Args:
+        plan: what to do.
+        say: prints a line of progress.
+        report_only: do nothing; a job that is not finished is an error.
+
+    Raises:
+        QAdapterError: a job failed; those before it are kept.
+    """
+    workshop = _Workshop(plan, say, report_only)
+    base = workshop.base()
+    lines = []
+    for line in plan.lines:
+        candidates = []
+        for number, hyperparameters in enumerate(line.candidates):
+            runs = plan.runs[line.label, number]
+            done = [(workshop.train(run), workshop.measure(run, line, 1.0)) for run in runs]
+            candidates.append(CandidateResult(hyperparameters, *map(list, zip(*done, strict=True))))
+        best = best_candidate(candidates, base, plan)
+        records = {1.0: candidates[best].records}
+        for strength in plan.arguments.dials:
+            records[strength] = [workshop.measure(run, line, strength) for run in plan.runs[line.label, best]]
+        lines.append(LineResult(line, candidates, best, records))
+    return Comparison(base, lines)
+
+
+def best_candidate(candidates: list[CandidateResult], base: dict[str, Any], plan: Plan) -> int:
+    """The candidate with the best behaviour at strength 1, mean over seeds.
+
+    Of equal ones that with the higher accuracy on held-out pairs, then that which forgets less.
+    """
+
+    def merit(number: int) -> tuple[float, float, float]:
+        records = candidates[number].records
+        gained = [behaviour(record, plan.frontier_y).value for record in records]
+        ranked = [behaviour(record, "accuracy").value for record in records]
+        forgotten = [forgetting(record, base, plan.arguments.frontier_x).value for record in records]
+        return sum(gained), sum(ranked), -sum(forgotten)
+
+    return max(range(len(candidates)), key=merit)
+
+
+class _Workshop:
+    """Does single jobs; keeps the last loaded model."""
+
+    def __init__(self, plan: Plan, say: Callable[[str], None], report_only: bool) -> None:
+        self.plan = plan
+        runs = sum(map(len, plan.runs.values()))
+        dials = len(plan.lines) * len(plan.arguments.seeds) * len(plan.arguments.dials)
+        self.jobs = Jobs(plan.output_dir / "jobs", 1 + 2 * runs + dials, say, report_only=report_only)
+        self.jobs.expect("measure", 1 + runs + dials)
+        for planned in plan.runs.values():
+            self.jobs.expect(f"train {planned[0].job.method}", len(planned))
+        self.say, self._told = say, set[str]()
+        self._loaded: tuple[Path, QAdapterForCausalLM] | None = None
+        self._base_record: dict[str, Any] | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None
+
+    def base(self) -> dict[str, Any]:
+        """The base's record."""
+
+        def make() -> dict[str, Any]:
+            return {"record": self._record(self._placed(base_policy(self.plan.common)), 0.0, None)}
+
+        self._base_record = self.jobs.result(self.plan.base_name, "measure", "measure the base", make)["record"]
+        return self._base_record
+
+    def train(self, run: PlannedRun) -> dict[str, Any]:
+        """The facts of a training run; its artifact is there where a measurement still needs it."""
+
+        def make() -> dict[str, Any]:
+            self._loaded = None
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            return {"inputs": _shown(run), "facts": dataclasses.asdict(run_in_process(run.job, _log_file(run)))}
+
+        facts = self.jobs.result(run.name, f"train {run.job.method}", f"train {run.title}", make)["facts"]
+        for warning in facts["warnings"]:
+            if warning not in self._told:
+                self._told.add(warning)
+                self.say(f"warning: {warning}")
+        return facts
+
+    def measure(self, run: PlannedRun, line: Line, strength: float) -> dict[str, Any]:
+        """The record of a run's policy at a strength."""
+
+        def make() -> dict[str, Any]:
+            model = self._artifact(run)
+            if strength == 1 or line.interpolation == "logits":
+                record = self._record(model, strength, self._base_record)
+            else:
+                with scaled_adapter(model, strength):
+                    record = self._record(model, 1.0, self._base_record)
+            return {"inputs": {**_shown(run), "strength": strength}, "record": {**record, "strength": strength}}
+
+        title = f"measure {run.title}, strength {strength:g}"
+        return self.jobs.result(self.plan.record_name(run, line, strength), "measure", title, make)["record"]
+
+    def _artifact(self, run: PlannedRun) -> QAdapterForCausalLM:
+        folder = Path(run.job.output_dir)
+        if self._loaded is None or self._loaded[0] != folder:
+            self._loaded = None
+            if not (folder / CONFIG_FILE).is_file():
+                # Its facts are known, but the folder was removed, and this measurement needs it.
+                run_in_process(run.job, _log_file(run))
+            model = QAdapterForCausalLM.from_pretrained(folder, dtype=self.plan.common.dtype)
+            self._loaded = folder, self._placed(model)
+        return self._loaded[1]
+
+    def _placed(self, model: QAdapterForCausalLM) -> QAdapterForCausalLM:
+        return model.to("cuda") if torch.cuda.is_available() and not self.plan.common.use_cpu else model
+
+    def _record(self, model: QAdapterForCausalLM, strength: float, base: dict[str, Any] | None) -> dict[str, Any]:
+        if self._tokenizer is None:
+            self._tokenizer = load_base_tokenizer(self.plan.common.model, revision=self.plan.common.revision)
+        with without_warnings():
+            record = measure_policy(
+                model, self._tokenizer, self.plan.evaluation, self.plan.judges, strength=strength, base=base,
+                inputs=self.plan.inputs,
+            )  # fmt: skip
+        for name, judged in record.get("judges", {}).items():
+            if not judged["judged"]:
+                # Not a finished job: the next attempt asks again.
+                raise QAdapterError(
+                    f"the judge {name} scored none of the {judged['failed']} answers: {judged['notes'][0]}"
+                )
+        if base is not None:
+            texts = [row["prompt"] for row in self.plan.inputs.neutral]
+            record["decoding"] = decode_time(model, self._tokenizer, texts, strength)
+        return record
+
+
+def _log_file(run: PlannedRun) -> Path:
+    """Beside the run's folder. (Its name holds dots, so it has no suffix to replace.)"""
+    folder = Path(run.job.output_dir)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return folder.with_name(f"{folder.name}.log")
+
+
+def _shown(run: PlannedRun) -> dict[str, Any]:
+    """What determines a run, as its file tells it: the pairs by their number."""
+    return {**run.inputs, "label_noise": run.job.label_noise, "pairs": len(run.inputs["pairs"])}

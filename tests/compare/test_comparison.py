@@ -1,0 +1,225 @@
+"""A whole comparison on a tiny model: resumed, changed, failed, and reported."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qadapter import QAdapterForCausalLM
+from qadapter.baselines import TrainingJob, scaled_adapter
+from qadapter.cli.config import build
+from qadapter.compare import TYPES, compare_results, make_plan, run_comparison, running, write_reports
+from qadapter.compare.frontier import Point, area_under, cost_of
+from qadapter.errors import ConfigError, DataError, QAdapterError
+from qadapter.evaluate import measure_policy
+
+Values = Callable[..., dict[str, Any]]
+
+
+def compare(values: dict[str, Any], **kwargs: Any) -> tuple[dict[str, Any], list[str]]:
+    """The results and the lines of progress."""
+    said: list[str] = []
+    plan = make_plan(*build(TYPES, values))
+    return compare_results(plan, run_comparison(plan, said.append, **kwargs)), said
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The strengths that were measured, in order."""
+    strengths: list[float] = []
+
+    def measure(*args: Any, strength: float, **kwargs: Any) -> dict[str, Any]:
+        strengths.append(strength)
+        return measure_policy(*args, strength=strength, **kwargs)
+
+    monkeypatch.setattr(running, "measure_policy", measure)
+    return strengths
+
+
+def test_results_and_resuming(
+    values: Values, trained: list[TrainingJob], measured: list[float], tmp_path: Path
+) -> None:
+    results, said = compare(values())
+    assert len(trained) == 3, "two candidates of DPO and one of ours"
+    assert measured == [0, 1, 0.5, 1, 1, 0.5], "the other strengths for the best of a sweep alone"
+    assert len(said) == 9
+    assert said[-1].startswith("[9/9] measure DPO, learning_rate=0.02, seed 0, strength 0.5")
+    assert "min left" in said[0]
+
+    ours, dpo = results["lines"]
+    assert (ours["label"], dpo["label"], results["reference"]) == ("ours <b>", "DPO", "DPO")
+    assert dpo["hyperparameters"] == {"learning_rate": 0.02}
+    assert [run["drawn"] for run in results["runs"]] == [True, False, True]
+    for line in (ours, dpo):
+        points = [Point(point["x"]["value"], point["y"]["value"]) for point in line["points"]]
+        assert [point["strength"] for point in line["points"]] == [0, 0.5, 1]
+        assert points[0].x == 0 < points[1].x < points[2].x
+        assert line["area"] == pytest.approx(area_under(points, results["x_limit"]))
+        assert line["area_by_seed"] == pytest.approx([line["area"]])
+        assert line["at_reference"]["x"] == cost_of(points, line["at_reference"]["behaviour"])
+        assert line["cost"]["pairs"] == 8
+        assert line["cost"]["decode_time_vs_base"].keys() == {"0.5", "1"}
+    trained_point = dpo["points"][2]
+    assert results["x_limit"] == trained_point["x"]["value"]
+    assert dpo["at_reference"]["reached"]
+    assert dpo["at_reference"]["ratio"] <= 1
+    assert dpo["points"][2]["figures"]["retention.kl_to_base"] == pytest.approx(trained_point["x"]["value"])
+    assert results["base"]["preference.accuracy"] == 0.5
+
+    trained.clear(), measured.clear()
+    again, said = compare(values())
+    assert (trained, measured) == ([], [])
+    assert all("done before" in line for line in said)
+    assert again == results
+    assert compare(values(), report_only=True)[0] == results
+
+
+def test_a_changed_config_redoes_only_what_it_concerns(
+    values: Values, pretended: list[TrainingJob], measured: list[float]
+) -> None:
+    methods = {"ours": {"method": "qadapter"}, "SFT": {"method": "sft"}}
+    compare(values(methods=methods))
+    pretended.clear(), measured.clear()
+    compare(values(methods={**methods, "SFT": {"method": "sft", "learning_rate": 0.01}}))
+    assert [job.hyperparameters for job in pretended] == [{"learning_rate": 0.01}]
+    assert measured == [1, 0.5]
+    pretended.clear(), measured.clear()
+    compare(values(methods=methods, strengths=[1.0, 2.0], batch_size=3))
+    assert (pretended, measured) == ([], [2, 2]), "one strength is new; a batch size changes nothing"
+    measured.clear()
+    compare(values(methods=methods, max_new_tokens=4))
+    assert (pretended, len(measured)) == ([], 5), "another evaluation of the same adapters"
+    compare(values(methods=methods, label_noise=0.25))
+    assert [job.label_noise for job in pretended] == [0.25, 0.25]
+    pretended.clear()
+    compare(values(methods={"the same under another label": methods["SFT"]}))
+    assert pretended == []
+
+
+def test_a_killed_run_goes_on(values: Values, pretended: list[TrainingJob], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[float] = []
+
+    def measure(*args: Any, strength: float, **kwargs: Any) -> dict[str, Any]:
+        calls.append(strength)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measure_policy(*args, strength=strength, **kwargs)
+
+    monkeypatch.setattr(running, "measure_policy", measure)
+    config = values(methods={"ours": {"method": "qadapter"}, "SFT": {"method": "sft"}})
+    with pytest.raises(KeyboardInterrupt):
+        compare(config)
+    assert calls == [0, 1, 0.5]
+    with pytest.raises(QAdapterError, match=r"not finished yet: measure ours, seed 0, strength 0\.5"):
+        compare(config, report_only=True)
+    results, _ = compare(config)
+    assert calls == [0, 1, 0.5, 0.5, 1, 0.5]
+    assert len(pretended) == 2
+    assert not list(Path(config["output_dir"]).rglob("*.part"))
+    shutil.rmtree(config["output_dir"])
+    fresh, _ = compare(config)
+    assert [line["points"] for line in fresh["lines"]] == [line["points"] for line in results["lines"]]
+
+
+def test_a_failed_job_keeps_what_was_finished(
+    values: Values, pretended: list[TrainingJob], measured: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(job: TrainingJob, log_file: Path) -> None:
+        raise QAdapterError(f"training {job.method} failed")
+
+    sft = {"SFT": {"method": "sft"}}
+    train = running.run_in_process
+    monkeypatch.setattr(running, "run_in_process", lambda job, log: (fail if job.method == "kto" else train)(job, log))
+    with pytest.raises(QAdapterError, match="training kto failed"):
+        compare(values(methods={**sft, "KTO": {"method": "kto"}}))
+    assert measured == [0, 1, 0.5]
+    compare(values(methods=sft))
+    assert measured == [0, 1, 0.5], "all of it was kept"
+
+
+def test_a_judge_that_scores_nothing_is_no_finished_job(values: Values, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = {"judged": 0, "failed": 3, "notes": ["OSError: no license"] * 3}
+    monkeypatch.setattr(running, "measure_policy", lambda *_, **__: {"judges": {"checker:m:f": failing}})
+    with pytest.raises(QAdapterError, match="checker:m:f scored none of the 3 answers: OSError: no license"):
+        compare(values())
+    assert not list(Path(values()["output_dir"]).rglob("*.json"))
+
+
+def test_weights_are_interpolated_where_that_is_asked_for(values: Values, pretended: list[TrainingJob]) -> None:
+    methods = {
+        "logits": {"method": "sft", "learning_rate": 0.05},
+        "weights": {"method": "sft", "learning_rate": 0.05, "interpolation": "weights"},
+    }
+    results, _ = compare(values(methods=methods))
+    assert len(pretended) == 1, "both dials turn the same adapter"
+    logits, weights = (line["points"] for line in results["lines"])
+    assert logits[2]["x"] == weights[2]["x"]
+    assert logits[1]["x"]["value"] != pytest.approx(weights[1]["x"]["value"], rel=1e-3)
+    plan = make_plan(*build(TYPES, values(methods=methods)))
+    model = QAdapterForCausalLM.from_pretrained(pretended[0].output_dir, dtype="float32")
+    _, tokenizer = model, running.load_base_tokenizer(plan.common.model)
+    base = measure_policy(model, tokenizer, plan.evaluation, strength=0.0, inputs=plan.inputs)
+    with scaled_adapter(model, 0.5):
+        record = measure_policy(model, tokenizer, plan.evaluation, strength=1.0, base=base, inputs=plan.inputs)
+    assert weights[1]["x"]["value"] == pytest.approx(record["retention"]["kl_to_base"], rel=1e-4)
+
+
+def test_seeds_and_noise(values: Values, pretended: list[TrainingJob]) -> None:
+    methods = {"SFT": {"method": "sft", "learning_rate": 0.02}}
+    results, said = compare(values(methods=methods, seeds=[0, 1], label_noise=[0.0, 0.5], strengths=[1.0]))
+    assert [(job.label_noise, job.seed) for job in pretended] == [(0, 0), (0, 1), (0.5, 0), (0.5, 1)]
+    clean, noisy = results["lines"]
+    assert noisy["label"] == "SFT, 50% flipped"
+    assert len(clean["area_by_seed"]) == 2
+    first, second = (run["y"] for run in results["runs"] if run["label"] == clean["label"])
+    assert said.count("warning: sft leaves out 1 prompt") == 1, "once, not for every run"
+    point = clean["points"][1]["y"]
+    assert point["value"] == pytest.approx((first + second) / 2)
+    assert point["low"] < point["value"] < point["high"]
+    assert clean["points"][1]["y"]["value"] != noisy["points"][1]["y"]["value"]
+
+
+def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Path) -> None:
+    methods = {"ours <b>|": {"method": "qadapter", "learning_rate": 0.02}, "DPO": {"method": "dpo"}}
+    results, _ = compare(values(methods=methods))
+    write_reports(results, tmp_path)
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+    page, text = ((tmp_path / name).read_text() for name in ("report.html", "results.md"))
+    assert "<svg" in page
+    assert "ours <b>" not in page, "text is escaped"
+    assert "ours &lt;b&gt;|" in page
+    assert "src=" not in page, "one file"
+    assert "ours <b>\\| |" in text
+    for heading in ("The frontier", "All points", "Cost", "All training runs"):
+        assert heading in page
+        assert f"## {heading}" in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error", "message"),
+    [
+        ({"train_pairs": 9}, DataError, "holds 8 pairs"),
+        ({"eval_file": "nowhere.jsonl"}, DataError, "nowhere.jsonl"),
+        ({"max_length": 6}, DataError, "no room to answer"),
+        ({"preference_file": "x"}, ConfigError, "their key is eval_file"),
+        ({"frontier_y": "checker:tiny_checker:od"}, ConfigError, r"did you mean 'checker:tiny_checker:odd'\?"),
+        ({"checker": ["tiny_checker:even"]}, ConfigError, "even"),
+        ({"frontier_x": "tasks"}, ConfigError, "`tasks` names none"),
+        ({"output_dir": ""}, ConfigError, "output_dir is required"),
+        ({"reference": "dpo"}, ConfigError, r"did you mean 'DPO'\?"),
+    ],
+    ids=str,
+)
+def test_wrong_input_shows_before_anything_starts(
+    values: Values, pretended: list[TrainingJob], overrides: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        compare(values(**overrides))
+    assert pretended == []
+    assert not Path(values()["output_dir"]).exists()

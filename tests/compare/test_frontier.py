@@ -1,0 +1,67 @@
+"""Frontiers worked by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from qadapter.compare.frontier import Point, area_under, best_within, cost_of, value_at
+
+RISING = [Point(0, 1), Point(2, 3), Point(6, 5)]
+# Falls after its peak, then comes up again past it: F is flat from x=1 to where the line is back at 4, at x=4.
+DIP = [Point(0, 0), Point(1, 4), Point(3, 2), Point(5, 6)]
+
+
+def test_a_rising_line_is_its_own_frontier() -> None:
+    assert best_within(RISING) == RISING
+    assert [value_at(RISING, x) for x in (0, 1, 2, 4, 6, 9)] == [1, 2, 3, 4, 5, 5]
+    assert value_at(RISING, -1) is None
+
+
+def test_a_dip_is_bridged_at_the_height_before_it() -> None:
+    assert best_within(DIP) == [Point(0, 0), Point(1, 4), Point(4, 4), Point(5, 6)]
+    assert [value_at(DIP, x) for x in (0.5, 2, 3, 4, 4.5)] == [2, 4, 4, 4, 5]
+
+
+def test_the_order_of_the_points_does_not_matter_and_the_best_of_equal_x_counts() -> None:
+    assert best_within(DIP[::-1]) == best_within(DIP)
+    assert best_within([Point(0, 0), Point(1, 1), Point(1, 2)]) == [Point(0, 0), Point(1, 2)]
+    assert best_within([Point(0, 3), Point(1, 1)]) == [Point(0, 3)]
+
+
+def test_no_hull_is_taken() -> None:
+    """A concave hull would give 1 at x=1."""
+    assert value_at([Point(0, 0), Point(1, 0.2), Point(2, 2)], 1) == 0.2
+
+
+def test_the_cost_of_a_behaviour() -> None:
+    assert cost_of(RISING, 2) == 1
+    assert cost_of(RISING, 4) == 4
+    assert cost_of(RISING, 5) == 6
+    assert cost_of(RISING, 5.1) is None
+    assert cost_of(RISING, 0.5) == 0, "the base has it already"
+    assert cost_of(DIP, 4) == 1, "the first time, not after the dip"
+    assert cost_of(DIP, 5) == 4.5
+
+
+def test_the_area() -> None:
+    # Gains over the base: a triangle of 2·2/2 up to x=2, then a trapezium of 4·(2+4)/2 up to x=6, then flat at 4.
+    assert area_under(RISING, 2) == pytest.approx((2 * 2 / 2) / 2)
+    assert area_under(RISING, 6) == pytest.approx((2 + 12) / 6)
+    assert area_under(RISING, 10) == pytest.approx((2 + 12 + 16) / 10)
+    # A limit in the middle of a segment: at x=4 the gain is 3.
+    assert area_under(RISING, 4) == pytest.approx((2 + 2 * (2 + 3) / 2) / 4)
+    # 1·4/2, then three at 4, then one from 4 to 6.
+    assert area_under(DIP, 5) == pytest.approx((2 + 12 + 5) / 5)
+    assert area_under([Point(0, 0.7)], 3) == 0
+    assert area_under([Point(0, 1), Point(1, 0)], 1) == 0, "a loss is not spent: the base is there at every budget"
+
+
+def test_points_left_of_the_base_count_as_at_the_base() -> None:
+    assert area_under([Point(0, 0), Point(-1, 2)], 3) == pytest.approx(2)
+
+
+def test_what_makes_no_sense() -> None:
+    with pytest.raises(ValueError, match="limit above 0"):
+        area_under(RISING, 0)
+    with pytest.raises(ValueError, match="needs points"):
+        best_within([])
