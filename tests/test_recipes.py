@@ -1,0 +1,104 @@
+"""Every recipe is read and checked as the command would: its keys, its methods and its constants."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from qadapter.cli.config import build, read_yaml
+from qadapter.compare import TYPES
+from qadapter.compare.methods import lines_of, reference_line
+
+ROOT = Path(__file__).parents[1]
+RECIPES = ROOT / "recipes"
+CONFIGS = sorted(RECIPES.rglob("*.yaml"))
+
+
+def recipe(path: Path) -> str:
+    return str(path.relative_to(RECIPES))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=recipe)
+def test_a_config_is_valid(path: Path) -> None:
+    arguments, common, evaluation, _ = build(TYPES, read_yaml(path, TYPES))
+    lines = lines_of(arguments, common)
+    assert reference_line(arguments, lines) in lines
+    assert common.train_file
+    assert common.max_length >= evaluation.max_new_tokens
+
+
+def test_the_papers_recipes_hold_its_baselines() -> None:
+    """SFT, Replay, DPO and policy regularization (PPO in the paper), beside the paper's preset and ours."""
+    for name in ("dsp", "harmless"):
+        arguments, common, *_ = build(TYPES, read_yaml(RECIPES / "paper" / f"{name}.yaml", TYPES))
+        lines = lines_of(arguments, common)
+        assert {"qadapter", "sft", "replay", "dpo", "rloo"} <= {line.method for line in lines}
+        assert any(one.get("preset") == "paper" for line in lines for one in line.candidates)
+        for method in ("sft", "dpo"):
+            line = next(line for line in lines if line.method == method)
+            assert len(line.candidates) >= 3, f"{name}: the baselines' learning rates are swept"
+
+
+def test_the_small_dpo_is_dpo() -> None:
+    """It runs through our trainer: the constants must be those at which the objective is DPO's."""
+    arguments, common, *_ = build(TYPES, read_yaml(RECIPES / "small" / "compare.yaml", TYPES))
+    (line,) = [line for line in lines_of(arguments, common) if line.label == "DPO"]
+    for candidate in line.candidates:
+        assert candidate["parametrization"] == "residual"
+        assert candidate["alpha_0"] == candidate["alpha_tilde"]
+        assert (candidate["gamma"], candidate["chi2_coef"]) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.py")), ids=recipe)
+def test_a_script_imports_what_there_is(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("qadapter"):
+            module = importlib.import_module(node.module or "")
+            for name in node.names:
+                assert hasattr(module, name.name), f"{path}: {node.module} has no {name.name}"
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.sh")), ids=recipe)
+def test_a_shell_script_parses_and_calls_commands_that_exist(path: Path) -> None:
+    from qadapter.cli.main import COMMANDS
+
+    subprocess.run(["bash", "-n", str(path)], check=True)
+    called = set(re.findall(r"^qadapter (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    assert called
+    assert called <= set(COMMANDS)
+
+
+def test_the_small_sets_are_split_by_prompt(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("prepare", RECIPES / "small" / "prepare.py")
+    assert spec is not None
+    assert spec.loader is not None
+    prepare = importlib.util.module_from_spec(spec)
+    sys.modules["prepare"] = prepare
+    spec.loader.exec_module(prepare)
+
+    def rows(first: int, last: int) -> list[dict]:
+        return [
+            {
+                "prompt": [{"role": "user", "content": f"question {number // 2}"}],
+                "chosen": [{"role": "assistant", "content": f"good {number}"}],
+                "rejected": [{"role": "assistant", "content": f"bad {number}"}],
+            }
+            for number in range(first, last)
+        ]
+
+    prepare.write(tmp_path / "a.jsonl", rows(0, 60))
+    prepare.write(tmp_path / "b.jsonl", rows(60, 100))
+    for test in ("b", None):
+        of = prepare.PreferenceSet("a", test, train_pairs=10, judge_pairs=20, heldout_pairs=8)
+        parts = prepare.parts_of(of, tmp_path)
+        assert {name: len(part) for name, part in parts.items()} == {"train": 10, "heldout": 8, "judge_pairs": 20}
+        prompts = [{row["prompt"][0]["content"] for row in part} for part in parts.values()]
+        assert sum(map(len, prompts)) == len(set.union(*prompts)) == 19
+        if test:
+            assert all(int(prompt.split()[1]) >= 30 for prompt in prompts[1])
