@@ -59,14 +59,16 @@ def measured() -> str:
         result = json.loads(speed.read_text(encoding="utf-8"))
         figures = result["figures"]
         gpu = (ROOT / "benchmarks" / "results" / "latest-gpu.json").exists()
+        ours, cached = figures["train_speed_vs_trl"], figures["train_speed_vs_trl_cached"]
+        mixed, folded = figures["decode_time_vs_base"], figures["decode_time_vs_base_folded"]
         lines += [
             "",
             f"Speed and memory on the same pairs and batches ({result['hardware']['threads']} CPU cores, SmolLM2-135M, "
-            f"rows up to {result['config']['max_row']} tokens): training runs at {figures['train_speed_vs_trl']:.1f}× the "
-            f"pairs per second of TRL's DPOTrainer ({figures['train_speed_vs_trl_cached']:.1f}× with `--cache-base`, from the "
-            f"second epoch on) with {figures['train_memory_vs_trl']:.2f}× its peak memory; a token decoded at strength 0.5 "
-            f"takes {figures['decode_time_vs_base']:.2f}× the base's time, {figures['decode_time_vs_base_folded']:.2f}× after "
-            "`fold()` ([benchmarks](benchmarks/README.md); reproduce with `make bench`)."
+            f"rows up to {result['config']['max_row']} tokens): training runs at {ours:.1f}× the pairs per second of "
+            f"TRL's DPOTrainer ({cached:.1f}× with `--cache-base`, from the second epoch on) with "
+            f"{figures['train_memory_vs_trl']:.2f}× its peak memory; a token decoded at strength 0.5 takes "
+            f"{mixed:.2f}× the base's time, {folded:.2f}× after `fold()` "
+            "([benchmarks](benchmarks/README.md); reproduce with `make bench`)."
             + ("" if gpu else " No GPU has been measured yet."),
         ]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ def test_the_dense_objective_is_the_official_one_and_ours() -> None:
     model.row_router.rows = model.row_router.rows.ADAPTER
     expected = model(**batch).loss
     model.row_router.remove()
-    assert (dense.ALPHA_0, dense.ALPHA_TILDE, dense.CHI2_COEF) == (PAPER.alpha_0, PAPER.alpha_tilde, PAPER.chi2_coef)
+    assert (PAPER.alpha_0, PAPER.alpha_tilde, PAPER.chi2_coef) == (dense.ALPHA_0, dense.ALPHA_TILDE, dense.CHI2_COEF)
     torch.testing.assert_close(dense.dense_loss(model.peft_model, **batch), expected, rtol=1e-4, atol=1e-5)
 
 
