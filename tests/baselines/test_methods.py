@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,3 +57,13 @@ def test_the_artifact_is_the_policy_that_was_trained(
     assert facts.seconds["training"] > 0
     assert facts.adapter_bytes > facts.trained_parameters * 4
     assert facts.peak_memory_bytes > 50e6
+
+
+def test_anchors_are_sampled_once_for_all_runs(make_job: Callable[..., TrainingJob], tmp_path: Path) -> None:
+    for learning_rate in (0.01, 0.02):
+        hyperparameters = {"learning_rate": learning_rate, "anchors": 4, "anchor_coef": 1.0}
+        job = make_job("qadapter", hyperparameters, output_dir=str(tmp_path / str(learning_rate)), max_length=64)
+        facts = run_job(job)
+        assert facts.pairs == 10
+        assert set(facts.seconds) == {"anchors", "training"}
+    assert len(list(tmp_path.glob("anchors-*"))) == 1

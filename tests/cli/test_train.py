@@ -286,3 +286,16 @@ def test_no_prompt_is_in_both_parts() -> None:
     assert split_by_prompt(dataset, 9, seed=2)[1]["number"] != split_by_prompt(dataset, 9, seed=3)[1]["number"]
     with pytest.raises(DataError, match="no pair to evaluate on"):
         split_by_prompt(dataset, 2, seed=1)
+
+
+def test_anchors_are_sampled_once_and_kept(tiny_base: Path, pairs_file: Path, tmp_path: Path) -> None:
+    flags = ["--model", str(tiny_base), "--train-file", str(pairs_file), "--output-dir", str(tmp_path / "run")]
+    flags += ["--dtype", "float32", "--max-length", "96", "--use-cpu", "--max-steps", "6", "--save-steps", "2"]
+    assert main(["train", *flags, "--logging-steps", "1", "--anchors", "3", "--preset", "default"]) == 0
+    anchors = (tmp_path / "run" / "anchors.jsonl").read_text(encoding="utf-8")
+    assert len(anchors.splitlines()) == 3
+    shutil.rmtree(tmp_path / "run" / "checkpoint-6")
+    assert main(["train", "--output-dir", str(tmp_path / "run"), "--resume"]) == 0
+    assert (tmp_path / "run" / "anchors.jsonl").read_text(encoding="utf-8") == anchors
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any("anchor/chi2" in line for line in lines)

@@ -364,7 +364,7 @@ def test_a_rehearsal_touches_no_gradient(tmp_path: Path, tokenizer) -> None:
     trainer._rehearse(trainer.model, batch)
     assert all(p.grad is None for p in trainer.model.parameters())
     assert torch.equal(torch.get_rng_state(), generator)
-    assert trainer._metric_pairs == 0
+    assert not trainer._metric_sums
     trainer.model(**batch).loss.backward()
     before = {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
     trainer._rehearse(trainer.model, batch)

@@ -3,33 +3,66 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..data import Anchor, read_anchors, write_anchors
+from ..generate import sample_anchors
 from ..model import QConstants
 from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments
 from .arguments import CommonArguments
 from .method import Hyperparameter, Method, Run, Trained, optimization, trained_parameters
-from .policy import plain_base
+from .policy import base_policy, plain_base
+from .shared_file import digest_of, made_once
 from .trl_run import trainer_arguments
+
+_ANCHORS, _SECONDS = "anchors.jsonl", "seconds.json"
 
 
 def train_qadapter(run: Run) -> Trained:
     """`QAdapterTrainer` with a preset and what is said beside it; the LoRA is the common one."""
     args = qadapter_arguments(run)
+    anchors, seconds = _anchors(run, args.anchors)
     trainer = QAdapterTrainer(
         plain_base(run.common),
         args,
         train_dataset=run.pairs,
         processing_class=run.tokenizer,
         peft_config=run.common.lora_config,
+        anchors=anchors,
     )
     started = time.monotonic()
     trainer.train()
-    pairs = len(trainer.train_dataset) * args.num_train_epochs
-    seconds = {"training": time.monotonic() - started}
+    pairs = (len(trainer.train_dataset) - len(anchors)) * args.num_train_epochs
+    seconds["training"] = time.monotonic() - started
     return Trained(trainer.model, seconds, round(pairs), trained_parameters(trainer.model))
+
+
+def _anchors(run: Run, count: int) -> tuple[list[Anchor], dict[str, float]]:
+    """The base's own answers, sampled once for all runs with the same base and seed; and the seconds that this took."""
+    if not count:
+        return [], {}
+    common = run.common
+    inputs = ["anchors", common.model, common.revision, common.dtype, common.max_length, count, run.seed]
+
+    def make(folder: Path) -> None:
+        started = time.monotonic()
+        model = base_policy(run.common)
+        if torch.cuda.is_available() and not run.common.use_cpu:
+            model.to("cuda")
+        anchors = sample_anchors(model, run.tokenizer, count, max_length=run.common.max_length, seed=run.seed)
+        folder.mkdir()
+        write_anchors(folder / _ANCHORS, anchors)
+        (folder / _SECONDS).write_text(json.dumps(time.monotonic() - started), encoding="utf-8")
+
+    folder = made_once(run.shared_dir / f"anchors-{digest_of(inputs)}", make)
+    seconds = json.loads((folder / _SECONDS).read_text(encoding="utf-8"))
+    return read_anchors(folder / _ANCHORS), {"anchors": seconds}
 
 
 def qadapter_arguments(run: Run) -> QAdapterTrainingArguments:
@@ -54,8 +87,8 @@ def constants_of(hyperparameters: Mapping[str, Any]) -> QConstants:
 
 
 def _constants() -> dict[str, Hyperparameter]:
-    """One hyperparameter for each constant of the method, as the training arguments describe them."""
-    kinds = {field.name: type(field.default) for field in dataclasses.fields(QConstants)}
+    """One hyperparameter for each constant of the method and for the anchors, as the training arguments say it."""
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(QConstants)} | {"anchors": int}
     fields = {field.name: field for field in dataclasses.fields(QAdapterTrainingArguments)}
     return {name: Hyperparameter(_meaning(fields[name]), kind=kind) for name, kind in kinds.items()}
 

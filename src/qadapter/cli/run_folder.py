@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 RUN_CONFIG_FILE = "config.yaml"
 EVAL_METRICS_FILE = "eval_metrics.json"
+ANCHORS_FILE = "anchors.jsonl"
 
 
 def checkpoints(output_dir: Path) -> list[Path]:

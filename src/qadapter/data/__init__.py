@@ -6,20 +6,25 @@ pairs          a preference pair, a bad row
 dataset        all pairs of a source, with bad rows reported
 statistics     duplicates, contradictions, lengths
 tokenization   text to tokens with an exact prompt/response boundary
+anchors        answers of the base, without a preference
 preview        tokens shown on a terminal
 collator       padded batches
 """
 
+from .anchors import Anchor, read_anchors, write_anchors
 from .collator import PreferenceCollator
 from .dataset import load_preference_dataset
 from .tokenization import NoRoomError, TokenizedPair, encode_prompt, end_of_turn_id, tokenize_pair
 
 __all__ = [
+    "Anchor",
     "NoRoomError",
     "PreferenceCollator",
     "TokenizedPair",
     "encode_prompt",
     "end_of_turn_id",
     "load_preference_dataset",
+    "read_anchors",
     "tokenize_pair",
+    "write_anchors",
 ]

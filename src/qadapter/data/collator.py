@@ -24,6 +24,8 @@ class PreferenceCollator:
         attention_mask   [[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]
         completion_mask  [[F, F, T, T, F], [F, F, T, T, T]]
         terminated       [T, F]
+
+    and, where the pairs say which of them are anchors, `anchor`, [2·pairs] bool.
     """
 
     pad_token_id: int
@@ -37,9 +39,12 @@ class PreferenceCollator:
                 rows.append(torch.tensor([*prompt, *response]))
                 masks.append(torch.arange(len(prompt) + len(response)) >= len(prompt))
                 terminated.append(pair[f"{side}_terminated"])
-        return {
+        batch = {
             "input_ids": pad_sequence(rows, batch_first=True, padding_value=self.pad_token_id),
             "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
             "completion_mask": pad_sequence(masks, batch_first=True),
             "terminated": torch.tensor(terminated),
         }
+        if "anchor" in pairs[0]:
+            batch["anchor"] = torch.tensor([pair["anchor"] for pair in pairs]).repeat(2)
+        return batch

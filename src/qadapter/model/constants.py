@@ -24,6 +24,8 @@ class QConstants:
     """γ in [0, 1]: discount per token."""
     chi2_coef: float = 0.1
     """β ≥ 0: weight of the squared-reward penalty."""
+    anchor_coef: float = 0.0
+    """κ ≥ 0: weight of the anchors' mean squared reward in units of α̃ (at ρ = 1 squared log-ratios to the base)."""
 
     def __post_init__(self) -> None:
         if self.parametrization not in PARAMETRIZATIONS:
@@ -33,6 +35,7 @@ class QConstants:
             ("alpha_tilde", math.ulp(0.0), math.inf, "finite and > 0"),
             ("gamma", 0.0, 1.0, "between 0 and 1"),
             ("chi2_coef", 0.0, math.inf, "finite and ≥ 0"),
+            ("anchor_coef", 0.0, math.inf, "finite and ≥ 0"),
         ):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value) or not low <= value <= high:

@@ -131,6 +131,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         completion_mask: Tensor | None = None,
         terminated: Tensor | None = None,
         base_states: BaseStates | None = None,
+        anchor: Tensor | None = None,
         **backbone_kwargs: Any,
     ) -> CausalLMOutputWithPast | PreferenceOutput:
         """Logits of the mixed policy; or, with `completion_mask`, the loss of a batch of preference pairs.
@@ -146,6 +147,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             completion_mask: [rows, tokens] bool, True at the tokens of the response (a contiguous run).
             terminated: [rows] bool, False where the response was cut at the length limit.
             base_states: what `base_states_of_pairs` gives for this batch, to do without the base's pass.
+            anchor: [rows] bool, True in both rows of a pair that is an anchor: answers of the base, no preference.
 
         Returns:
             `CausalLMOutputWithPast` with logits [rows, positions, vocabulary], log π̃ up to a constant of the state;
@@ -161,7 +163,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             if not isinstance(input_ids, Tensor) or isinstance(attention_mask, dict):
                 raise ConfigError("a preference batch needs input_ids, and attention_mask as [rows, tokens].")
             pairs = (input_ids, attention_mask, completion_mask, terminated)
-            return self._preference_loss(*pairs, base_states, **backbone_kwargs)
+            return self._preference_loss(*pairs, base_states, anchor, **backbone_kwargs)
 
         mixture = self.constants.mixture(1.0 if strength is None else strength, alpha_0, alpha_tilde)
         rows = rows_needed(mixture)
@@ -209,6 +211,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         completion_mask: Tensor,
         terminated: Tensor | None,
         known: BaseStates | None,
+        anchor: Tensor | None,
         **backbone_kwargs: Any,
     ) -> PreferenceOutput:
         batch = self._batch(input_ids, attention_mask, completion_mask, terminated, **backbone_kwargs)
@@ -220,13 +223,15 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         base = self._base_states(batch) if known is None else known
         with self.row_router.route(Rows.ADAPTER), matrix_attention(self.base):
             adapter_hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
-        return pair_loss(adapter_hidden, base, self.head, self.constants, batch.states)
+        anchor = None if anchor is None else anchor.chunk(2)[0]
+        return pair_loss(adapter_hidden, base, self.head, self.constants, batch.states, anchor)
 
-    def base_states_of_pairs(self, *args: Any, **kwargs: Any) -> BaseStates:
+    def base_states_of_pairs(self, *args: Any, anchor: Tensor | None = None, **kwargs: Any) -> BaseStates:
         """What the base contributes to the loss of a preference batch: the same whatever the adapter has learned.
 
         Args:
             *args, **kwargs: input_ids, attention_mask, completion_mask, terminated, and what the backbone takes.
+            anchor: makes no difference here.
 
         Returns:
             One entry per state that counts, in the order of `ResponseStates`; no gradients.

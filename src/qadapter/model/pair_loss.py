@@ -18,9 +18,9 @@ class PreferenceOutput(NamedTuple):
     loss: Tensor
     """Mean of `pair_loss` over the pairs of this batch."""
     pair_loss: Tensor
-    """preference_loss + chi2_coef · chi2, nats; carries gradients."""
+    """preference_loss + chi2_coef · chi2, nats; of an anchor anchor_coef · chi2/α̃². Carries gradients."""
     preference_loss: Tensor
-    """−log σ(margin), nats."""
+    """−log σ(margin), nats; without meaning for an anchor."""
     chi2: Tensor
     """Mean squared reward over the pair's tokens."""
     return_chosen: Tensor
@@ -39,10 +39,17 @@ class PreferenceOutput(NamedTuple):
     """Mean Q̂ of the pair's tokens, reward units."""
     v_mean: Tensor
     """Mean Ṽ of the states in which the pair's tokens were taken, reward units."""
+    anchor: Tensor
+    """bool: the base's own answers instead of a preference."""
 
 
 def pair_loss(
-    adapter_hidden: Tensor, base: BaseStates, head: LMHead, constants: QConstants, states: ResponseStates
+    adapter_hidden: Tensor,
+    base: BaseStates,
+    head: LMHead,
+    constants: QConstants,
+    states: ResponseStates,
+    anchor: Tensor | None = None,
 ) -> PreferenceOutput:
     """The objective and its terms.
 
@@ -52,6 +59,7 @@ def pair_loss(
         head: the frozen LM head.
         constants: of the objective.
         states: the responses' states and the tokens taken in them; chosen responses first.
+        anchor: [pairs] bool, True where the pair is an anchor; None for no anchors.
     """
     lengths, at = states.lengths, (states.row, states.t)
     values = token_values(
@@ -69,7 +77,15 @@ def pair_loss(
     v_t = grids[1]
     q_t, policy_logp_t, base_logp_t = (grids[i][:, :-1] * is_action for i in (0, 2, 3))
     terms = preference_objective(
-        q_t, v_t, lengths, states.terminated, gamma=constants.gamma, chi2_coef=constants.chi2_coef
+        q_t,
+        v_t,
+        lengths,
+        states.terminated,
+        anchor,
+        gamma=constants.gamma,
+        chi2_coef=constants.chi2_coef,
+        # In units of α̃: how closely the base is held then does not depend on the temperature.
+        anchor_coef=constants.anchor_coef / constants.alpha_tilde**2,
     )
     logp_chosen, logp_rejected = policy_logp_t.detach().sum(dim=1).chunk(2)
     base_logp_chosen, base_logp_rejected = base_logp_t.detach().sum(dim=1).chunk(2)
@@ -88,6 +104,7 @@ def pair_loss(
         base_logp_rejected=base_logp_rejected,
         q_mean=_both_sides(q_sum) / pair_tokens,
         v_mean=_both_sides(v_sum) / pair_tokens,
+        anchor=torch.zeros_like(terms.loss, dtype=torch.bool) if anchor is None else anchor,
     )
 
 

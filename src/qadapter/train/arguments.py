@@ -34,6 +34,10 @@ class QAdapterTrainingArguments(TrainingArguments):
     alpha_tilde: float | None = _preset_field("entropy temperature of the customized policy, alpha_tilde > 0")
     gamma: float | None = _preset_field("discount per token, 0 to 1")
     chi2_coef: float | None = _preset_field("weight of the squared-reward penalty, >= 0")
+    anchors: int | None = _preset_field(
+        "answers of the base to prompts of its own, sampled before training and mixed into the pairs: 0 or more"
+    )
+    anchor_coef: float | None = _preset_field("weight of the anchors' squared reward in units of alpha_tilde, >= 0")
     learning_rate: float | None = _preset_field("peak learning rate of AdamW")
     lora_r: int | None = _preset_field("rank of the LoRA")
     lora_alpha: int | None = _preset_field("LoRA scaling: alpha / r")
@@ -88,6 +92,8 @@ class QAdapterTrainingArguments(TrainingArguments):
             raise ConfigError(f"max_length must be at least 2 (a prompt and a response token), got {self.max_length}")
         if self.lora_r is None or self.lora_r < 1:
             raise ConfigError(f"lora_r must be at least 1, got {self.lora_r}")
+        if self.anchors is None or self.anchors < 0:
+            raise ConfigError(f"anchors must be at least 0, got {self.anchors}")
         if self.auto_micro_batch and self.auto_find_batch_size:
             raise ConfigError(
                 "auto_micro_batch keeps the batch size and auto_find_batch_size of transformers changes it: choose one."

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
-from ..data import NoRoomError, tokenize_pair
+from ..data import Anchor, NoRoomError, tokenize_pair
 from ..data.dataset import report_bad_rows
 from ..data.pairs import BadRow
 from ..errors import DataError
@@ -69,3 +70,33 @@ def tokenize_dataset(
             max_length,
         )
     return Dataset.from_list(pairs)
+
+
+def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_length: int | None) -> Dataset | None:
+    """The pairs and the anchors as one data set, with a column `anchor`; the pairs alone where there are no anchors.
+
+    Args:
+        tokenized: pairs from `tokenize_dataset`, or None.
+        anchors: answers of the base.
+        max_length: most tokens of prompt + answer; answers are cut there.
+
+    Raises:
+        DataError: an anchor whose prompt leaves no room for an answer.
+    """
+    if tokenized is None or not anchors:
+        return tokenized
+    rows = []
+    for number, anchor in enumerate(anchors, start=1):
+        room = None if max_length is None else max_length - len(anchor.prompt_ids)
+        if room is not None and room < 1:
+            raise DataError(
+                f"anchor {number} has a prompt of {len(anchor.prompt_ids)} tokens and max_length is {max_length}.",
+                hint="raise max_length",
+            )
+        row: dict[str, Any] = {"prompt_ids": anchor.prompt_ids, "anchor": True, "length": len(anchor.prompt_ids)}
+        for side, ids, finished in zip(("chosen", "rejected"), anchor.answer_ids, anchor.finished, strict=True):
+            row |= {f"{side}_ids": ids[:room], f"{side}_terminated": finished and len(ids[:room]) == len(ids)}
+            row["length"] += len(ids[:room])
+        rows.append(row)
+    pairs = tokenized.add_column("anchor", [False] * len(tokenized))
+    return concatenate_datasets([pairs, Dataset.from_list(rows).cast(pairs.features)])

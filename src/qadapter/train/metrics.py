@@ -8,17 +8,22 @@ from ..model import PreferenceOutput
 
 
 def preference_metrics(output: PreferenceOutput) -> dict[str, Tensor]:
-    """One value per pair for each metric, so that means over batches of any size stay means over pairs.
+    """The values of each metric, so that means over batches of any size stay means over pairs.
 
     Args:
         output: what the model's forward returned for a preference batch.
 
     Returns:
-        Name → [pairs] float tensor. Rewards are in reward units, log-probabilities in nats summed over a response.
+        Name → float tensor: `loss` of all pairs, `anchor/chi2` of the anchors, everything else of the preference pairs.
+        Rewards are in reward units, log-probabilities in nats summed over a response.
     """
+    of_all = output.pair_loss.detach()
+    anchors = output.chi2[output.anchor]
+    output = PreferenceOutput(output.loss, *(field[~output.anchor] for field in output[1:]))
     margin = output.return_chosen - output.return_rejected
     return {
-        "loss": output.pair_loss.detach(),
+        "loss": of_all,
+        "anchor/chi2": anchors,
         "rewards/chosen": output.return_chosen,
         "rewards/rejected": output.return_rejected,
         "rewards/accuracies": (margin > 0).float(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..core import BaseStates
-from ..data import PreferenceCollator
+from ..data import Anchor, PreferenceCollator
 from ..errors import ArtifactError, ConfigError, DataError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer
 from ..model.artifact import ADAPTER_FOLDER, read_config
@@ -33,7 +33,7 @@ from .base_cache import BaseCache
 from .base_cache_build import base_cache, default_cache_dir, fill
 from .cached_collator import PAIR_INDEX, CachedCollator
 from .callbacks import MetricsFile, Progress
-from .dataset import tokenize_dataset
+from .dataset import tokenize_dataset, with_anchors
 from .fitting import FittingTrainer
 from .metrics import preference_metrics
 from .sampler import LengthGroupedSampler
@@ -52,6 +52,8 @@ class QAdapterTrainer(FittingTrainer):
         callbacks: more callbacks.
         optimizers: optimizer and scheduler, instead of those that `args` describes.
         peft_config: the LoRA, instead of the `lora_*` fields of `args`.
+        anchors: answers of the base to other prompts, from `qadapter.generate.sample_anchors`: mixed into the training
+            pairs, they hold the policy at the base with the weight `anchor_coef`.
 
     Raises:
         ConfigError, DataError, UnsupportedModelError: see their texts. Training and evaluation raise
@@ -75,6 +77,7 @@ class QAdapterTrainer(FittingTrainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         peft_config: LoraConfig | None = None,
+        anchors: Sequence[Anchor] = (),
     ) -> None:
         args = args or QAdapterTrainingArguments(output_dir="q-adapter")
         if args.world_size == 1 and args.n_gpu > 1:
@@ -103,7 +106,7 @@ class QAdapterTrainer(FittingTrainer):
             model=model,
             args=args,
             data_collator=data_collator or PreferenceCollator(_pad_id(tokenizer)),
-            train_dataset=tokenized(train_dataset),
+            train_dataset=with_anchors(tokenized(train_dataset), anchors, args.max_length),
             eval_dataset=tokenized(eval_dataset),
             processing_class=tokenizer,
             callbacks=[MetricsFile(), Progress(), *(callbacks or [])],
@@ -112,7 +115,7 @@ class QAdapterTrainer(FittingTrainer):
         for replaced in (PrinterCallback, ProgressCallback):
             self.remove_callback(replaced)
         self._metric_sums: dict[str, Tensor] = {}
-        self._metric_pairs = 0
+        """Name → [sum, count] since the last log line."""
 
     # ------------------------------------------------------------------ batches
 
@@ -179,30 +182,28 @@ class QAdapterTrainer(FittingTrainer):
             loss = output.pair_loss.sum() * self.accelerator.num_processes / num_items_in_batch
         if model.training:
             for name, values in preference_metrics(output).items():
-                self._metric_sums[name] = self._metric_sums.get(name, 0.0) + values.double().sum()
-            self._metric_pairs += len(output.pair_loss)
+                total = torch.stack([values.double().sum(), values.new_tensor(len(values), dtype=torch.float64)])
+                self._metric_sums[name] = self._metric_sums.get(name, 0.0) + total
         return (loss, output) if return_outputs else loss
 
     def _undo_point(self) -> Callable[[], None]:
-        undo_gradients, sums, pairs = super()._undo_point(), dict(self._metric_sums), self._metric_pairs
+        undo_gradients, sums = super()._undo_point(), dict(self._metric_sums)
 
         def undo() -> None:
             undo_gradients()
-            self._metric_sums, self._metric_pairs = sums, pairs
+            self._metric_sums = sums
 
         return undo
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the means of the training pairs since the last log line."""
-        if self._metric_pairs and "loss" in logs:
+        if self._metric_sums and "loss" in logs:
             names = sorted(self._metric_sums)
-            sums = [float(self._metric_sums[name]) for name in names] + [self._metric_pairs]
-            total = self.accelerator.reduce(
-                torch.tensor(sums, dtype=torch.float64, device=self.args.device), reduction="sum"
-            ).tolist()
-            logs = {**logs, **{name: value / total[-1] for name, value in zip(names, total[:-1], strict=True)}}
+            sums = torch.stack([self._metric_sums[name] for name in names]).to(self.args.device)
+            totals = self.accelerator.reduce(sums, reduction="sum").tolist()
+            means = {name: value / count for name, (value, count) in zip(names, totals, strict=True) if count}
+            logs = {**logs, **means}
             self._metric_sums.clear()
-            self._metric_pairs = 0
         super().log(logs, start_time)
 
     # ------------------------------------------------------------------ evaluation
@@ -221,7 +222,8 @@ class QAdapterTrainer(FittingTrainer):
 
         def metrics_of(batch: dict[str, Tensor]) -> dict[str, Tensor]:
             with torch.no_grad(), self.compute_loss_context_manager():
-                return preference_metrics(model(**self._prepare_inputs(batch)))
+                found = preference_metrics(model(**self._prepare_inputs(batch)))
+            return {name: values for name, values in found.items() if not name.startswith("anchor/")}
 
         collected: dict[str, list[Tensor]] = defaultdict(list)
         for inputs in dataloader:

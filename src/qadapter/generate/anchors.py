@@ -1,0 +1,127 @@
+"""Sample anchors: what the base itself asks and answers, so that no data are needed for what it must not forget.
+
+Half of them are conversations: a chat model that is given the beginning of a user's turn writes the turn itself
+(Magpie, arXiv 2406.08464), and then answers it. The other half are plain text, begun and continued by the model. Both
+are drawn from the base's own distribution, at temperature 1 and uncut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ..data import Anchor, encode_prompt, end_of_turn_id
+from ..errors import ConfigError
+from ..model import QAdapterForCausalLM
+
+_BATCH = 16
+_TURN_TOKENS, _OPENING_TOKENS = 64, 16
+# Of the sampled user turns that do not end within their limit, so many times as many as wanted are thrown away at most.
+_TRIES = 8
+
+
+@torch.inference_mode()
+def sample_anchors(
+    model: QAdapterForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    count: int,
+    *,
+    max_new_tokens: int = 64,
+    max_length: int | None = None,
+    seed: int = 0,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[Anchor]:
+    """Sample from the base policy.
+
+    Args:
+        model: its base is sampled; put in eval mode.
+        tokenizer: its tokenizer. Without a chat template all anchors are plain text.
+        count: how many.
+        max_new_tokens: most tokens of an answer.
+        max_length: most tokens of a prompt and the beginning of its answer; longer prompts are sampled again.
+        seed: of sampling; the global generator is set by it.
+        on_batch: called with the number of anchors so far.
+
+    Raises:
+        ConfigError: the model hardly ever ends a user's turn that it began itself, or not within max_length.
+    """
+    model.eval()
+    torch.manual_seed(seed)
+    conversations = (count + 1) // 2 if tokenizer.chat_template else 0
+    anchors: list[Anchor] = []
+    tried = 0
+    room = None if max_length is None else max_length - 1
+    while len(anchors) < count:
+        wanted = (conversations if len(anchors) < conversations else count) - len(anchors)
+        chat = len(anchors) < conversations
+        if tried > _TRIES * (count + _BATCH):
+            raise ConfigError(
+                f"of {tried} prompts that the model wrote itself, {len(anchors)} came to an end within "
+                f"{_TURN_TOKENS} tokens and fit into max_length={max_length}; {count} are needed.",
+                hint="raise max_length, or train without anchors",
+            )
+        prompts = _user_turns(model, tokenizer) if chat else _openings(model, tokenizer)
+        prompts = [prompt for prompt in prompts if room is None or len(prompt) <= room]
+        tried += _BATCH
+        end = end_of_turn_id(tokenizer) if chat else tokenizer.eos_token_id
+        anchors += _answered(model, prompts[:wanted], end, max_new_tokens)
+        if on_batch is not None:
+            on_batch(len(anchors))
+    return anchors
+
+
+def _user_turns(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """Prompts whose only user turn the model wrote; those that did not end are left out."""
+    marker = "beginning of turn probe"
+    text = tokenizer.apply_chat_template([{"role": "user", "content": marker}], tokenize=False)
+    start = tokenizer(text.partition(marker)[0], add_special_tokens=False)["input_ids"]
+    end = end_of_turn_id(tokenizer)
+    turns = []
+    for ids in _sample(model, [start] * _BATCH, end, _TURN_TOKENS):
+        content = tokenizer.decode(ids, skip_special_tokens=True).strip()
+        if ids[-1] == end and content:
+            turns.append(encode_prompt([{"role": "user", "content": content}], tokenizer))
+    return turns
+
+
+def _openings(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The first tokens of plain texts."""
+    start = encode_prompt("", tokenizer) or encode_prompt("\n", tokenizer)
+    return [start + ids for ids in _sample(model, [start] * _BATCH, None, _OPENING_TOKENS)]
+
+
+def _answered(model: QAdapterForCausalLM, prompts: list[list[int]], end: int | None, most: int) -> list[Anchor]:
+    answers = _sample(model, [prompt for prompt in prompts for _ in range(2)], end, most) if prompts else []
+    return [
+        Anchor(prompt, (one, other), (one[-1] == end, other[-1] == end))
+        for prompt, one, other in zip(prompts, answers[::2], answers[1::2], strict=True)
+    ]
+
+
+def _sample(model: QAdapterForCausalLM, prompts: Sequence[list[int]], end: int | None, most: int) -> list[list[int]]:
+    """One sample of the base for each prompt, up to and with its first `end`."""
+    longest = max(map(len, prompts))
+    pad = 0  # never seen: the attention mask is 0 there
+    rows = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
+    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+    output = model.generate(
+        input_ids=torch.tensor(rows, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+        strength=0.0,
+        # The base itself, whatever α₀/α̃ is.
+        alpha_0=1.0,
+        alpha_tilde=1.0,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        max_new_tokens=most,
+        eos_token_id=end,
+        pad_token_id=pad,
+    )
+    sampled = []
+    for row in output[:, longest:].tolist():
+        sampled.append(row[: row.index(end) + 1] if end in row else row)
+    return sampled

@@ -1,0 +1,128 @@
+"""Anchors: no preference, a penalty of their own, and a policy that stays at the base on them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import RESIDUAL, make_base, make_batch, make_model
+from train.test_trainer import arguments, log_of, pairs
+
+from qadapter import QAdapterTrainer
+from qadapter.core import preference_objective
+from qadapter.data import Anchor, PreferenceCollator, read_anchors, write_anchors
+from qadapter.errors import DataError
+from qadapter.generate import sample_anchors
+from qadapter.model import QConstants
+from qadapter.train import tokenize_dataset
+from qadapter.train.dataset import with_anchors
+
+CONSTANTS = QConstants("residual", 0.3, 0.3, 1.0, chi2_coef=0.1, anchor_coef=7.0)
+ANCHORS = [
+    Anchor([5, 6, 7], ([8, 9, 2], [10, 11]), (True, False)),
+    Anchor([12], ([13, 14, 15, 16], [2]), (False, True)),
+]  # fmt: skip
+
+
+def batch_with_anchor(which: list[bool]) -> dict[str, torch.Tensor]:
+    return {**make_batch(len(which)), "anchor": torch.tensor(which).repeat(2)}
+
+
+def test_the_objective_of_an_anchor_is_its_squared_reward() -> None:
+    q_t = torch.tensor([[1.0, 2.0], [0.5, 0.5], [3.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    v_t = torch.zeros(4, 3, dtype=torch.float64)
+    args = (q_t, v_t, torch.tensor([2, 2, 2, 2]), torch.ones(4, dtype=torch.bool))
+    kw = {"gamma": 1.0, "chi2_coef": 0.1}
+    plain = preference_objective(*args, **kw)
+    found = preference_objective(*args, torch.tensor([False, True]), anchor_coef=7.0, **kw)
+    # Rewards of the second pair: 0.5, 0.5 and 1, 1.
+    assert found.loss.tolist() == pytest.approx([plain.loss[0].item(), 7.0 * 2.5 / 4])
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_a_pair_beside_an_anchor_is_not_changed(share_prefix: bool) -> None:
+    model = make_model(constants=CONSTANTS)
+    model.share_prefix = share_prefix
+    plain = model(**make_batch(3))
+    mixed = model(**batch_with_anchor([False, True, False]))
+    assert torch.equal(mixed.pair_loss[[0, 2]], plain.pair_loss[[0, 2]])
+    torch.testing.assert_close(mixed.pair_loss[1], 7.0 * plain.chi2[1] / 0.3**2)
+    assert mixed.anchor.tolist() == [False, True, False]
+
+
+def test_on_anchors_alone_the_policy_returns_to_the_base() -> None:
+    model = make_model(constants=CONSTANTS)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.03)
+    batch = batch_with_anchor([True, True, True])
+    before = model(**batch).chi2.mean().item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(**batch).loss.backward()
+        optimizer.step()
+    assert model(**batch).chi2.mean().item() < 0.05 * before
+
+
+def test_anchors_become_rows_beside_the_pairs(tokenizer) -> None:
+    tokenized = tokenize_dataset(pairs(2), tokenizer, max_length=64)
+    assert with_anchors(tokenized, [], 64) is tokenized
+    rows = with_anchors(tokenized, ANCHORS, 5)
+    assert rows["anchor"] == [False, False, True, True]
+    assert rows[2]["chosen_ids"] == [8, 9]
+    assert (rows[2]["chosen_terminated"], rows[2]["rejected_terminated"]) == (False, False)
+    assert rows[3]["chosen_ids"] == [13, 14, 15, 16]
+    assert rows[3]["rejected_terminated"] is True
+    assert [row["length"] for row in rows][2:] == [3 + 2 + 2, 1 + 4 + 1]
+    batch = PreferenceCollator(0)([rows[1], rows[3]])
+    assert batch["anchor"].tolist() == [False, True, False, True]
+    with pytest.raises(DataError, match="anchor 1 has a prompt of 3 tokens and max_length is 3"):
+        with_anchors(tokenized, ANCHORS, 3)
+
+
+@pytest.mark.parametrize("extra", [{}, {"cache_base": True}, {"auto_micro_batch": True}], ids=str)
+def test_training_counts_anchors_apart(tmp_path: Path, tokenizer, extra: dict) -> None:
+    if "cache_base" in extra:
+        extra = {**extra, "base_cache_dir": str(tmp_path / "cache")}
+    args = arguments(tmp_path / "run", parametrization="residual", alpha_0=0.3, alpha_tilde=0.3, anchor_coef=2.0,
+                     chi2_coef=0.5, per_device_train_batch_size=4, train_sampling_strategy="sequential",
+                     logging_steps=1, num_train_epochs=3, **extra)  # fmt: skip
+    trainer = QAdapterTrainer(
+        make_base(), args, train_dataset=pairs(4), processing_class=tokenizer, anchors=ANCHORS * 2
+    )
+    trainer.train()
+    lines = {line["step"]: line for line in log_of(Path(args.output_dir)) if "grad_norm" in line}
+    assert len(lines) == 6
+    # In the order of the data: a step of pairs, then one of anchors. The first is taken at Q = 0.
+    assert lines[1]["loss"] == pytest.approx(math.log(2), abs=1e-4)
+    for step, line in lines.items():
+        assert ("rewards/margins" in line) == (step % 2 == 1)
+        assert ("anchor/chi2" in line) == (step % 2 == 0)
+    assert lines[6]["loss"] == pytest.approx(2.0 * lines[6]["anchor/chi2"] / 0.3**2, rel=1e-4)
+    assert lines[6]["anchor/chi2"] > 0
+
+
+def test_sampled_anchors_are_the_bases_own(tokenizer) -> None:
+    model = make_model(constants=RESIDUAL)
+    torch.manual_seed(5)
+    anchors = sample_anchors(model, tokenizer, 5, max_new_tokens=4, seed=3)
+    assert len(anchors) == 5
+    for anchor in anchors:
+        assert anchor.prompt_ids
+        for ids, finished in zip(anchor.answer_ids, anchor.finished, strict=True):
+            assert 1 <= len(ids) <= 4
+            assert finished or len(ids) == 4
+    assert anchors == sample_anchors(model, tokenizer, 5, max_new_tokens=4, seed=3)
+    assert anchors != sample_anchors(model, tokenizer, 5, max_new_tokens=4, seed=4)
+    with torch.no_grad():  # another adapter, the same base
+        for layer in model.row_router.layers:
+            layer.lora_B["default"].weight.mul_(-3)
+    assert anchors == sample_anchors(model, tokenizer, 5, max_new_tokens=4, seed=3)
+
+
+def test_anchors_on_disk(tmp_path: Path) -> None:
+    write_anchors(tmp_path / "anchors.jsonl", ANCHORS)
+    assert read_anchors(tmp_path / "anchors.jsonl") == ANCHORS
+    (tmp_path / "broken.jsonl").write_text('{"prompt_ids": [1]')
+    with pytest.raises(DataError, match="does not hold anchors"):
+        read_anchors(tmp_path / "broken.jsonl")
