@@ -43,7 +43,7 @@ def train_qadapter(run: Run) -> Trained:
     return Trained(trainer.model, seconds, round(pairs), trained_parameters(trainer.model))
 
 
-def _anchors(run: Run, count: int) -> tuple[list[Anchor], dict[str, float]]:
+def _anchors(run: Run, count: int | None) -> tuple[list[Anchor], dict[str, float]]:
     """The base's own answers, sampled once for all runs with the same base and seed; and the seconds that this took."""
     if not count:
         return [], {}
