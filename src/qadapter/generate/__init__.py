@@ -3,6 +3,6 @@
 answers   greedy or sampled answers of the mixed policy at any strength
 """
 
-from .answers import Answer, answer_prompts
+from .answers import Answer, answer_prompts, stop_ids
 
-__all__ = ["Answer", "answer_prompts"]
+__all__ = ["Answer", "answer_prompts", "stop_ids"]
