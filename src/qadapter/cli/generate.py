@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
@@ -85,6 +86,8 @@ def _answer_file(args: argparse.Namespace, decoding: dict[str, Any]) -> int:
     # The whole of what the answers depend on beside prompt and strength; they are not mixed with others.
     settings = {
         "adapter_sha256": adapter_fingerprint(model.peft_model),
+        "constants": dataclasses.asdict(model.constants),
+        "dtype": str(model.dtype),
         "max_new_tokens": args.max_new_tokens,
         "system": args.system,
         **decoding,

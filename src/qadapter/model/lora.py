@@ -123,8 +123,8 @@ def _rows_through_peft(layer: LoraLayer, routing: Routing, x: Tensor, *args: obj
     for adapter, start, stop in routed_parts(routing, len(x), layer.active_adapters, layer.lora_A):
         if list(layer.active_adapters) != [adapter]:
             raise UnsupportedModelError(
-                f"a LoRA layer of type {type(layer).__name__} is not a plain one and takes one adapter only, the active "
-                f"one; {adapter!r} is another."
+                f"a LoRA layer of type {type(layer).__name__} is not a plain one and takes the active adapter only; "
+                f"{adapter!r} is another."
             )
         outputs += [layer.base_layer(x[done:start], *args, **kwargs)] if start > done else []
         outputs.append(forward(layer, x[start:stop], *args, **kwargs))

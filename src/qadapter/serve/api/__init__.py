@@ -1,5 +1,6 @@
 """HTTP in the shape of OpenAI's API, on FastAPI. Importing this package needs the extra `serve`.
 
+body         bodies as JSON
 schema       what bodies may hold
 service      from a body's fields to a request for the engine
 answering    from the engine's thread to the event loop

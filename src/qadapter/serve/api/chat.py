@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 
 from ..engine import Delta, TokenLogprob
 from .answering import Answering, unless_gone
+from .body import JsonRoute
 from .collected import Collected, collect
 from .errors import ApiError
 from .events import EventStream
@@ -22,7 +23,7 @@ from .service import FINGERPRINT, Service, usage
 
 def chat_router(service: Service) -> APIRouter:
     """The route, for one service."""
-    router = APIRouter()
+    router = APIRouter(route_class=JsonRoute)
 
     @router.post("/v1/chat/completions", summary="Answer a conversation")
     async def chat_completions(body: ChatRequest, http: HttpRequest) -> Response:

@@ -13,6 +13,7 @@ from fastapi.responses import JSONResponse, Response
 
 from ..engine import TokenLogprob
 from .answering import Answering, unless_gone
+from .body import JsonRoute
 from .collected import collect
 from .errors import ApiError
 from .events import EventStream
@@ -24,7 +25,7 @@ _DEFAULT_MAX_TOKENS = 16  # OpenAI's
 
 def completions_router(service: Service) -> APIRouter:
     """The route, for one service."""
-    router = APIRouter()
+    router = APIRouter(route_class=JsonRoute)
 
     @router.post("/v1/completions", summary="Continue texts")
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:

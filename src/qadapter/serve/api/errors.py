@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -41,8 +41,8 @@ class ApiError(Exception):
     def body(self) -> dict[str, Any]:
         """What is sent."""
         kind = _TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        message, param = (_encodable(text) for text in (str(self).replace("\nhint: ", " "), self.param))
-        return {"error": {"message": message, "type": kind, "param": param, "code": self.code}}
+        message = str(self).replace("\nhint: ", " ")
+        return {"error": {"message": message, "type": kind, "param": self.param, "code": self.code}}
 
     def headers(self) -> dict[str, str]:
         """What is sent beside it."""
@@ -94,25 +94,34 @@ def install_error_handlers(app: FastAPI) -> None:
 
 
 def _from_validation(error: RequestValidationError) -> ApiError:
-    """The first thing that is wrong, in one sentence."""
-    first = error.errors()[0]
-    kind, place = first["type"], [part for part in first["loc"] if part not in ("body", "query")]
+    """One thing that is wrong, in one sentence."""
+    errors = error.errors()
+    # Where a field may be of several types there is an error per type; one that says more than "not this type" is of
+    # the type that was meant.
+    first = next((entry for entry in errors if not entry["type"].endswith("_type")), errors[0])
+    kind, context, param = first["type"], first.get("ctx", {}), _param(first)
     if kind == "json_invalid":
-        return ApiError(400, f"the body is not JSON: {first.get('ctx', {}).get('error', first['msg'])}", code=kind)
-    param = first.get("ctx", {}).get("param") or ".".join(str(part) for part in place) or None
+        return ApiError(400, f"the body is not JSON: {context.get('error', first['msg'])}", code=kind)
     if param is None:
         what = "is missing" if kind == "missing" else "must be a JSON object, sent as application/json"
         return ApiError(400, f"the body {what}.", code=kind)
-    message = first["msg"][:1].lower() + first["msg"][1:]
     if kind == "extra_forbidden":
-        return ApiError(400, f"unknown field {param!r}{first.get('ctx', {}).get('near', '')}", param=param, code=kind)
+        return ApiError(400, f"unknown field {param!r}{context.get('near', '')}", param=param, code=kind)
+    same = [entry for entry in errors if _param(entry) == param]
+    rules = dict.fromkeys(_rule(entry) for entry in (same if kind.endswith("_type") else [first]))
     received = "" if kind == "missing" else f", got {_short(first.get('input'))}"
-    return ApiError(400, f"{param}: {message}{received}", param=param, code=kind)
+    return ApiError(400, f"{param}: {' or '.join(rules)}{received}", param=param, code=kind)
 
 
-def _encodable(text: str | None) -> str | None:
-    """Half of a surrogate pair, which JSON can carry and UTF-8 cannot, as a question mark."""
-    return None if text is None else text.encode("utf-8", "replace").decode()
+def _param(entry: Mapping[str, Any]) -> str | None:
+    """The field of an error of pydantic, without the names of the types that were tried."""
+    place = [str(part) for part in entry["loc"] if part not in ("body", "query", "str", "constrained-str")]
+    return entry.get("ctx", {}).get("param") or ".".join(part for part in place if "[" not in part) or None
+
+
+def _rule(entry: Mapping[str, Any]) -> str:
+    message: str = entry["msg"]
+    return message[:1].lower() + message[1:]
 
 
 def _short(value: object) -> str:

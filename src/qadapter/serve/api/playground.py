@@ -17,6 +17,7 @@ from ...train.callbacks import METRICS_FILE
 from ..engine import FinishReason, RefusedError
 from ..engine.token_view import TokenView, Viewing
 from .answering import Answering, refusal, unless_gone
+from .body import JsonRoute
 from .collected import collect
 from .errors import ApiError
 from .schema import GenerationFields, PolicyFields, TokenViewRequest
@@ -29,7 +30,7 @@ _EVALUATIONS = "eval*.json"
 
 def playground_router(service: Service) -> APIRouter:
     """The routes, for one service."""
-    router = APIRouter()
+    router = APIRouter(route_class=JsonRoute)
 
     @router.post("/v1/playground/tokens", summary="Both policies' view of each token of an answer")
     async def tokens(body: TokenViewRequest, http: HttpRequest) -> dict[str, Any]:

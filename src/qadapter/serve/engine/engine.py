@@ -30,7 +30,7 @@ from ..metrics import EngineMetrics
 from .choice import Choice
 from .masks import check_servable
 from .prefill import Prefill
-from .request import Event, Failed, FailureReason, Request
+from .request import Delta, Event, Failed, FailureReason, Request
 from .sampling import choose
 from .scheduler import RefusedError, Scheduler
 from .slots import Slots
@@ -178,8 +178,8 @@ class Engine:
                     logger.exception("a step failed; the requests in it are given up")
                     self._prefill, self.slots = None, self._empty_slots()
                     self._fail([*self._running], "error")
-        self._run_calls()
-        self._fail([*self.scheduler.clear(), *self._running], "shutdown")
+            self._run_calls()
+            self._fail([*self.scheduler.clear(), *self._running], "shutdown")
 
     def _empty_slots(self) -> Slots:
         return Slots(self.layers, list(self.model.peft_model.peft_config))
@@ -237,8 +237,11 @@ class Engine:
         running = self._running[request]
         self.metrics.first_token_steps.observe(self._steps - running.step)
         self.metrics.first_token_seconds.observe(time.monotonic() - running.admitted)
-        for choice in self._take(choices, logits.expand(len(choices), -1)):
-            self.slots.join(choice, prefill.cache)
+        deltas = self._take(choices, logits.expand(len(choices), -1))
+        for choice, delta in zip(choices, deltas, strict=True):
+            if delta.finish is None:
+                self.slots.join(choice, prefill.cache)
+        self._say(choices, deltas)
 
     def _decode(self) -> None:
         started = time.perf_counter()
@@ -248,26 +251,27 @@ class Engine:
         rows = [slots.rows_of(choice) for choice in choices]
         logits = mixed_logits(self.model, hidden[:, -1], rows, [choice.policy.mixture for choice in choices])
         self._steps += 1
-        going_on = set(self._take(choices, logits))
-        for choice in choices:
-            if choice not in going_on:
+        deltas = self._take(choices, logits)
+        for choice, delta in zip(choices, deltas, strict=True):
+            if delta.finish is not None:
                 slots.leave(choice)
+        self._say(choices, deltas)
         self.metrics.step_rows.observe(len(hidden))
         self.metrics.step_seconds.observe(time.perf_counter() - started)
 
-    def _take(self, choices: Sequence[Choice], logits: Tensor) -> list[Choice]:
-        """Choose each one's next token and say so. Returns the choices that go on."""
-        going_on = []
+    def _take(self, choices: Sequence[Choice], logits: Tensor) -> list[Delta]:
+        """Choose each one's next token."""
         tokens = choose(logits, [choice.sampler for choice in choices])
         self.metrics.completion_tokens.add(len(tokens))
-        for choice, token, row in zip(choices, tokens, logits, strict=True):
-            delta = choice.take(token, row)
-            if delta.finish is None:
-                going_on.append(choice)
-            else:
+        return [choice.take(token, row) for choice, token, row in zip(choices, tokens, logits, strict=True)]
+
+    def _say(self, choices: Sequence[Choice], deltas: Sequence[Delta]) -> None:
+        """Tell the listeners; whoever hears that an answer is complete finds its slot free."""
+        for choice, delta in zip(choices, deltas, strict=True):
+            if delta.finish is not None:
                 self._end_of(choice.request)
+        for choice, delta in zip(choices, deltas, strict=True):
             _emit(choice.request, delta)
-        return going_on
 
     def _end_of(self, request: Request) -> None:
         """One of a request's choices is finished."""

@@ -2,7 +2,8 @@
 
     row 0   k k k k k k . .      rows are left-aligned: token i of a sequence lies at position i, so that a row does not
     row 1   k k k . . . . .      depend on its neighbours
-    row 2   k k k k k k k .      . has been reserved; `attention_masks` hides it
+    row 2   k k k k k k k .      . is reserved, and hidden by `attention_masks`. It holds zeros or what was there before:
+                                 a mask hides numbers, but not what is none (0 · NaN is NaN)
 
 What a row holds is one run of memory per layer, so that moving a row is one copy.
 """
@@ -98,7 +99,7 @@ class _Layer(CacheLayerMixin):
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Reserve memory for states like these, [rows, heads, queries, head size]."""
         self.keys, self.values = (
-            states.new_empty(*self.rows.room, states.shape[1], states.shape[3]) for states in (key_states, value_states)
+            states.new_zeros(*self.rows.room, states.shape[1], states.shape[3]) for states in (key_states, value_states)
         )
         self.is_initialized = True
 
@@ -147,6 +148,6 @@ def _up(count: int, block: int) -> int:
 
 
 def _grown(held: Tensor, room: tuple[int, int], used: int) -> Tensor:
-    larger = held.new_empty(*room, *held.shape[2:])
+    larger = held.new_zeros(*room, *held.shape[2:])
     larger[: len(held), :used] = held[:, :used]
     return larger
