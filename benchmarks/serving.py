@@ -12,16 +12,15 @@ import argparse
 import asyncio
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from harness.machine import describe
+from harness.server import make_adapter, metrics, running_server
 
 RESULTS = Path(__file__).parent / "results" / "serving-cpu.json"
 STREAMS, TOKENS = 8, 128
@@ -29,7 +28,7 @@ BARS = {"eight_streams_vs_one": (">=", 4.0), "eight_mixed_vs_eight_base": (">=",
 KINDS = {"one_mixed": (1, 0.5), "eight_mixed": (STREAMS, 0.5), "one_base": (1, 0.0), "eight_base": (STREAMS, 0.0)}
 PROMPT = (
     "The following is a chapter of a long novel about a family that keeps a small lighthouse on a rocky island in the "
-    "north. The winters are hard, the ships are few, and the youngest daughter, number {number}, writes down everything "
+    "north. The winters are hard, the ships are few, and the youngest daughter, number {number}, writes down all "
     "that she sees from the window of the tower.\n\nChapter {number}\n\nThat morning the sea"
 )
 
@@ -40,56 +39,19 @@ def main() -> int:
     parser.add_argument("--dtype", default="bfloat16")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        make_adapter(folder, args.dtype)
-        server, url = start_server(folder, args.dtype)
-        try:
+        adapter = Path(folder) / "adapter"
+        make_adapter(adapter, args.dtype)
+        with running_server([str(adapter), "--dtype", args.dtype]) as (url, _):
             asyncio.run(one_turn(url, STREAMS, 0.5, tokens=16))
-            turns = {kind: [] for kind in KINDS}
+            turns: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
             for _ in range(args.rounds):
                 for kind, (streams, strength) in KINDS.items():
                     turns[kind].append(asyncio.run(one_turn(url, streams, strength, TOKENS)))
-            steps = first_token_steps(url)
-        finally:
-            server.terminate()
-            server.wait(60)
+            steps = first_token_steps(metrics(url))
     result = summary(turns, steps, args.dtype)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(result["figures"], indent=2))
     return 0
-
-
-def make_adapter(folder: str, dtype: str) -> None:
-    """A random adapter: the speed does not depend on what was learned."""
-    import torch
-
-    from qadapter.model import DEFAULT_MODEL, QAdapterForCausalLM, QConstants, load_base, load_base_tokenizer
-
-    model = QAdapterForCausalLM(load_base(DEFAULT_MODEL, dtype=dtype), QConstants())
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.002)
-    model.save_pretrained(Path(folder) / "adapter", tokenizer=load_base_tokenizer(DEFAULT_MODEL))
-
-
-def start_server(folder: str, dtype: str) -> tuple[subprocess.Popen[str], str]:
-    """The server in a process of its own, and its URL."""
-    command = [sys.executable, "-m", "qadapter", "serve", f"{folder}/adapter", "--port", "0", "--dtype", dtype]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    for line in server.stderr:
-        print(line, end="", file=sys.stderr)
-        if line.startswith("http://"):
-            url = line.split("/ ")[0]
-            break
-    else:
-        raise SystemExit("the server did not start")
-    while True:
-        try:
-            urllib.request.urlopen(f"{url}/health", timeout=5)
-            return server, url
-        except OSError:
-            time.sleep(0.1)
 
 
 async def one_turn(url: str, streams: int, strength: float, tokens: int) -> dict[str, float]:
@@ -131,12 +93,11 @@ async def one_stream(url: str, number: int, strength: float, tokens: int) -> tup
     return times[0], times[-3]
 
 
-def first_token_steps(url: str) -> float:
+def first_token_steps(counters: dict[str, float]) -> float:
     """The most decode steps from a request's admission to its first token, as a bound of the server's histogram."""
-    text = urllib.request.urlopen(f"{url}/metrics").read().decode()
-    lines = [line for line in text.splitlines() if line.startswith("qadapter_first_token_steps_bucket")]
-    counts = [(float(line.split('"')[1]), int(line.split()[1])) for line in lines]
-    return next(bound for bound, count in counts if count == counts[-1][1])
+    name = "qadapter_first_token_steps_bucket"
+    buckets = [(key.split('"')[1], count) for key, count in counters.items() if key.startswith(name)]
+    return next(float(bound) for bound, count in buckets if count == buckets[-1][1])
 
 
 def summary(turns: dict[str, list[dict[str, float]]], steps: float, dtype: str) -> dict[str, Any]:
@@ -156,9 +117,7 @@ def summary(turns: dict[str, list[dict[str, float]]], steps: float, dtype: str) 
         "eight_mixed_vs_eight_base": ratio("eight_mixed", "eight_base"),
         "first_token_steps": steps,
     }
-    met = {
-        name: figures[name] >= bar if rule == ">=" else figures[name] <= bar for name, (rule, bar) in BARS.items()
-    }
+    met = {name: figures[name] >= bar if rule == ">=" else figures[name] <= bar for name, (rule, bar) in BARS.items()}
     return {
         **describe("cpu"),
         "model": "SmolLM2-135M-Instruct",

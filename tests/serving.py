@@ -1,4 +1,4 @@
-"""What the tests of the server share: a tiny chat model whose tokens are bytes, its adapters, and ways to drive them."""
+"""What the tests of the server share: a tiny chat model whose tokens are bytes, two adapters, ways to drive them."""
 
 from __future__ import annotations
 

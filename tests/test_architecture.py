@@ -13,7 +13,10 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "qadapter"
 # Lower layers first. A module may import from its own layer and from those before it.
 LAYERS = ["errors", "core", "data", "model", "train", "generate", "evaluate", "demo", "serve", "cli"]
-OPTIONAL = {"trl", "gguf", "matplotlib", "lm_eval", "vllm", "gradio", "fastapi", "uvicorn", "bitsandbytes", "wandb", "tensorboard"}
+OPTIONAL = {
+    *("trl", "gguf", "matplotlib", "lm_eval", "vllm", "gradio", "fastapi", "uvicorn", "bitsandbytes", "wandb"),
+    "tensorboard",
+}
 MODULES = sorted(ROOT.rglob("*.py"))
 # A package that is nothing without its extra: it is imported lazily as a whole.
 EXTRA = ROOT / "serve" / "api"

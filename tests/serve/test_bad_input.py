@@ -37,7 +37,7 @@ def post(api: tuple[str, Any], path: str, body: Any) -> httpx.Response:
             400, "messages.1.role", "one to answer",
         ),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, None, "messages.0.content"),
-        ({"messages": [{"role": "user", "content": "x" * 300}]}, 400, "messages", "prompt and answer together may have"),
+        ({"messages": [{"role": "user", "content": "x" * 300}]}, 400, "messages", "prompt and answer together"),
         ({"max_tokens": 65}, 400, "max_tokens", "at most 64"),
         ({"max_tokens": 0}, 400, "max_tokens", "greater than or equal to 1"),
         ({"max_completion_tokens": 3}, 400, "max_tokens", "give one of them"),

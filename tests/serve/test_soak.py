@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
-from soak import Soak
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from harness.soak import Soak
 
 
 def test_three_hundred_requests(api: tuple[str, Any]) -> None:

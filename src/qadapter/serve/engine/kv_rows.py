@@ -1,10 +1,10 @@
 """Keys and values of sequences of different lengths, one row each, that can come and go while the others stay.
 
-    row 0   k k k k k k . .      rows are left-aligned: token i of a sequence lies at position i, so that a row does not
-    row 1   k k k . . . . .      depend on its neighbours
-    row 2   k k k k k k k .      . is reserved, and hidden by `attention_masks`. It holds zeros or what was there before:
-                                 a mask hides numbers, but not what is none (0 · NaN is NaN)
+    row 0   k k k k k k . .      token i of a sequence lies at position i, whoever its neighbours are
+    row 1   k k k . . . . .      . is reserved, and hidden by `attention_masks`
+    row 2   k k k k k k k .
 
+What is reserved holds zeros or what was there before: a mask hides numbers, but not what is none (0 · NaN is NaN).
 What a row holds is one run of memory per layer, so that moving a row is one copy.
 """
 
