@@ -110,6 +110,7 @@ class Engine:
         Raises:
             RefusedError: the queue is full, or the engine is shutting down.
         """
+        assert all(request.choices <= self.limits.max_batch for request in requests), "they would wait forever"
         try:
             self.scheduler.submit(requests)
         except RefusedError:

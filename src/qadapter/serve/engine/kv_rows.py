@@ -10,6 +10,7 @@ What a row holds is one run of memory per layer, so that moving a row is one cop
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -94,7 +95,8 @@ class _Layer(CacheLayerMixin):
 
     def __init__(self, rows: KVRows) -> None:
         super().__init__()
-        self.rows = rows
+        # A strong reference back would keep the memory of dropped rows until the garbage collector comes by.
+        self.rows: KVRows = weakref.proxy(rows)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Reserve memory for states like these, [rows, heads, queries, head size]."""
