@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +49,7 @@ class ServedPolicy:
             return Policy("", Mixture(0.0, 1.0))
         mixture = self.constants.mixture(1.0 if strength is None else strength, alpha_0, alpha_tilde)
         rows_needed(mixture)
-        if not all(math.isfinite(weight) and abs(weight) <= LARGEST_WEIGHT for weight in mixture):
+        if not all(abs(float(weight)) <= LARGEST_WEIGHT for weight in mixture):
             raise ConfigError(
                 f"strength, alpha_0 and alpha_tilde give the policy softmax({mixture.adapter:.3g}·z₁ + "
                 f"{mixture.base:.3g}·z₀); weights beyond ±{LARGEST_WEIGHT:g} are refused."

@@ -91,12 +91,15 @@ class KVRows(Cache):
 
 
 class _Layer(CacheLayerMixin):
-    """Keys and values of one layer, [rows, positions, heads, head size]."""
+    """Keys and values of one layer, [rows, positions, heads, head size]; None while there are none."""
+
+    keys: Any
+    values: Any
 
     def __init__(self, rows: KVRows) -> None:
         super().__init__()
         # A strong reference back would keep the memory of dropped rows until the garbage collector comes by.
-        self.rows: KVRows = weakref.proxy(rows)
+        self.rows: Any = weakref.proxy(rows)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Reserve memory for states like these, [rows, heads, queries, head size]."""
