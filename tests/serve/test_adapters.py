@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_base
-from serving import PAPER
+from served_model import PAPER
 
 from qadapter.core import Mixture
 from qadapter.errors import ArtifactError, ConfigError

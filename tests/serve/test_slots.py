@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 import torch
-from serving import byte_tokenizer
+from served_model import byte_tokenizer
 
 from qadapter.core import Mixture
 from qadapter.serve.engine import Policy, Request, Sampling
