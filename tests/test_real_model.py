@@ -8,12 +8,15 @@ from pathlib import Path
 import oracles
 import pytest
 import torch
+from served_model import answers, running
 
 from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments, load_tokenizer
+from qadapter.data import encode_prompt
 from qadapter.demo.run import shipped_pairs
-from qadapter.generate import answer_prompts
+from qadapter.generate import answer_prompts, stop_ids
 from qadapter.model import DEFAULT_MODEL, QConstants, load_base, load_base_tokenizer
 from qadapter.model.loading import default_model_folder
+from qadapter.serve.engine import Engine, EngineLimits, Policy, Request, Sampling
 
 pytestmark = [
     pytest.mark.real_model,
@@ -95,3 +98,31 @@ def test_training_learns_and_the_artifact_answers(tmp_path: Path, tokenizer) -> 
     here = answer_prompts(trainer.model, tokenizer, [QUESTION], max_new_tokens=8)
     there = answer_prompts(loaded, load_tokenizer(tmp_path), [QUESTION], max_new_tokens=8)
     assert there == here
+
+
+def test_a_batch_of_the_server_answers_what_generate_answers_to_each_alone(tokenizer) -> None:
+    """In float32, at five strengths, with requests that join and leave."""
+    model = QAdapterForCausalLM(load_base(DEFAULT_MODEL, dtype="float32"), QConstants()).eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.01)
+    questions = ["What is the capital of France?", "Name three fruits.", "Why is the sky blue?", "Tell me a joke.",
+                 "How do I boil an egg?", "What is 7 times 8?", "Who wrote Hamlet?", "Describe the sea."]  # fmt: skip
+    prompts = [encode_prompt([{"role": "user", "content": question}], tokenizer) for question in questions]
+    strengths = [0.0, 0.5, 1.0, 1.5, 0.25, 0.0, 0.5, 1.0]
+    sampling = Sampling(max_tokens=24, top_logprobs=0)
+    requests = [
+        Request(tuple(prompt), Policy("default", model.constants.mixture(strength)), sampling, print)
+        for prompt, strength in zip(prompts, strengths, strict=True)
+    ]
+    ends = stop_ids(model, tokenizer)
+    with running(Engine(model, tokenizer, ends, EngineLimits(max_batch=6, prefill_chunk=32))) as engine:
+        heard = answers(engine, requests, pause=0.05)
+    for number, (prompt, strength) in enumerate(zip(prompts, strengths, strict=True)):
+        out = model.generate(
+            torch.tensor([prompt]), max_new_tokens=24, do_sample=False, strength=strength, eos_token_id=ends
+        )
+        expected = [token for token in out[0, len(prompt) :].tolist() if token not in ends]
+        assert heard.tokens(number) == expected, questions[number]

@@ -73,7 +73,7 @@ def test_a_cut_answer_is_said_on_standard_error(trained: Path, capsys: pytest.Ca
         (["no-such-folder", "Hi"], "is not a Q-Adapter artifact"),
         (["DIR", " "], "a prompt is empty"),
         (["DIR", "-", "-"], "standard input can be read once"),
-        (["DIR"], "required: PROMPT"),
+        (["DIR"], "give prompts as words, or --prompts FILE with --out FILE"),
         (["DIR", "Hi", "--strength", "0", "--alpha-0", "0"], "leaves no policy"),
         (["DIR", "Hi", "--max-new-tokens", "0"], "at least 1"),
     ],

@@ -21,7 +21,7 @@ def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
         "--alpha-tilde", type=positive, metavar="A", help="entropy temperature of the mixed policy (default: trained)"
     )
     parser.add_argument(
-        "--max-new-tokens", type=_count, default=256, metavar="N", help="tokens of an answer (default: %(default)s)"
+        "--max-new-tokens", type=count, default=256, metavar="N", help="tokens of an answer (default: %(default)s)"
     )
     parser.add_argument("--system", metavar="TEXT", help="system message")
     parser.add_argument(
@@ -105,7 +105,8 @@ def _share(text: str) -> float:
     return value
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """A whole number ≥ 1, for argparse."""
     if not text.isdigit() or not int(text):
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, got {text!r}")
     return int(text)

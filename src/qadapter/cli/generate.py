@@ -1,15 +1,20 @@
-"""`qadapter generate`: answers to prompts at one or several strengths."""
+"""`qadapter generate`: answers to prompts, or to a file of them, at one or several strengths."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .decoding import add_decoding_flags, dial, load, not_negative
+from .decoding import add_decoding_flags, count, dial, load, not_negative
+
+if TYPE_CHECKING:
+    from ..generate.prompts_file import Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -23,10 +28,20 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "generate",
         help="answer prompts",
-        description="Print the answers, and only those, on standard output. Several prompts are answered in batches.",
+        description="Print the answers, and only those, on standard output; or answer a file of prompts into a file.",
     )
     parser.add_argument("directory", metavar="DIR", help="the folder that `qadapter train` wrote, or its hub id")
-    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="a prompt; - reads one from standard input")
+    parser.add_argument("words", nargs="*", metavar="PROMPT", help="a prompt; - reads one from standard input")
+    parser.add_argument("--prompts", metavar="FILE", help="answer the prompts of this file (.jsonl and others) instead")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="the .jsonl file that receives the answers to --prompts; what it holds already is kept, so that an "
+        "interrupted run goes on",
+    )
+    parser.add_argument(
+        "--batch-size", type=count, default=16, metavar="N", help="prompts answered at a time (default: %(default)s)"
+    )
     parser.add_argument(
         "--strength",
         type=not_negative,
@@ -49,8 +64,52 @@ def run(args: argparse.Namespace) -> int:
     Raises:
         QAdapterError: an artifact or a prompt that cannot be used.
     """
+    if bool(args.prompts) != bool(args.out) or bool(args.prompts) == bool(args.words):
+        raise ConfigError("give prompts as words, or --prompts FILE with --out FILE.")
     decoding = dial(args)
-    prompts = _prompts(args.prompts)
+    return _answer_file(args, decoding) if args.prompts else _answer_words(args, decoding)
+
+
+def _answer_file(args: argparse.Namespace, decoding: dict[str, Any]) -> int:
+    from tqdm.auto import tqdm
+
+    from ..generate import answer_file, read_prompts
+    from ..model.fingerprint import adapter_fingerprint
+
+    out = Path(args.out)
+    if out.is_dir() or not out.absolute().parent.is_dir():
+        raise ConfigError(f"--out {out} cannot be written: name a file in a folder that exists.")
+    prompts = read_prompts(args.prompts)
+    model, tokenizer = load(args)
+    has_template = bool(tokenizer.chat_template)
+    inputs = [_as_input(row.prompt, args.system, has_template) for row in prompts]
+    # The whole of what the answers depend on beside prompt and strength; they are not mixed with others.
+    settings = {
+        "adapter_sha256": adapter_fingerprint(model.peft_model),
+        "constants": dataclasses.asdict(model.constants),
+        "dtype": str(model.dtype),
+        "max_new_tokens": args.max_new_tokens,
+        "system": args.system,
+        **decoding,
+        "seed": args.seed if args.temperature else None,
+    }
+    with tqdm(desc="answers", unit="answer", disable=None) as bar:
+
+        def show(answered: int, missing: int) -> None:
+            bar.total = missing
+            bar.update(answered - bar.n)
+
+        cut = answer_file(
+            model, tokenizer, prompts, inputs, out, strengths=list(dict.fromkeys(args.strength)), settings=settings,
+            batch_size=args.batch_size, max_new_tokens=args.max_new_tokens, on_batch=show, **decoding,
+        )  # fmt: skip
+    logger.info("%s: %d prompts, strength %s", out, len(prompts), " ".join(f"{value:g}" for value in args.strength))
+    _warn_of_cut(cut, args.max_new_tokens)
+    return 0
+
+
+def _answer_words(args: argparse.Namespace, decoding: dict[str, Any]) -> int:
+    prompts = _prompts(args.words)
     model, tokenizer = load(args)
     from ..generate import answer_prompts
 
@@ -58,7 +117,13 @@ def run(args: argparse.Namespace) -> int:
     cut = 0
     for number, strength in enumerate(args.strength):
         answers = answer_prompts(
-            model, tokenizer, inputs, max_new_tokens=args.max_new_tokens, strength=strength, **decoding
+            model,
+            tokenizer,
+            inputs,
+            max_new_tokens=args.max_new_tokens,
+            strength=strength,
+            batch_size=args.batch_size,
+            **decoding,
         )
         cut += sum(not answer.finished for answer in answers)
         blocks = []
@@ -68,9 +133,13 @@ def run(args: argparse.Namespace) -> int:
         if len(args.strength) > 1:
             print(("\n" if number else "") + f"== strength {strength:g} ==")
         print("\n\n".join(blocks), flush=True)
-    if cut:
-        logger.warning("%d of the answers end at --max-new-tokens %d.", cut, args.max_new_tokens)
+    _warn_of_cut(cut, args.max_new_tokens)
     return 0
+
+
+def _warn_of_cut(cut: int, max_new_tokens: int) -> None:
+    if cut:
+        logger.warning("%d of the answers end at --max-new-tokens %d.", cut, max_new_tokens)
 
 
 def _prompts(words: Sequence[str]) -> list[str]:
@@ -82,14 +151,18 @@ def _prompts(words: Sequence[str]) -> list[str]:
     return prompts
 
 
-def _as_input(prompt: str, system: str | None, has_template: bool) -> str | list[dict[str, str]]:
+def _as_input(prompt: Prompt, system: str | None, has_template: bool) -> Prompt:
     """A conversation where the model is a chat model, else the text to go on from."""
-    if has_template:
-        messages = [{"role": "system", "content": system}] if system else []
-        return [*messages, {"role": "user", "content": prompt}]
-    if system:
-        raise ConfigError("--system needs a chat model: this tokenizer has no chat template.")
-    return prompt
+    if not has_template:
+        if system:
+            raise ConfigError("--system needs a chat model: this tokenizer has no chat template.")
+        return prompt
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not system:
+        return messages
+    if messages[0]["role"] == "system":
+        raise ConfigError("--system was given, and a prompt has a system message of its own.")
+    return [{"role": "system", "content": system}, *messages]
 
 
 def _strengths_last(words: list[str]) -> list[str]:

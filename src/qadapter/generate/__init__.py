@@ -1,10 +1,22 @@
 """Answers to prompts: batches of messages in, text out.
 
-answers   greedy or sampled answers of the mixed policy at any strength
-anchors   what the base itself asks and answers
+answers       greedy or sampled answers of the mixed policy at any strength
+prompts_file  prompts out of a file
+answer_file   answers to them in a file that grows batch by batch
+anchors       what the base itself asks and answers
 """
 
 from .anchors import sample_anchors
-from .answers import Answer, answer_prompts
+from .answer_file import answer_file
+from .answers import Answer, answer_prompts, stop_ids
+from .prompts_file import PromptRow, read_prompts
 
-__all__ = ["Answer", "answer_prompts", "sample_anchors"]
+__all__ = [
+    "Answer",
+    "PromptRow",
+    "answer_file",
+    "answer_prompts",
+    "read_prompts",
+    "sample_anchors",
+    "stop_ids",
+]

@@ -55,8 +55,8 @@ def answer_prompts(
     """
     model.eval()
     encoded = [encode_prompt(prompt, tokenizer) for prompt in prompts]
-    stop_ids = _stop_ids(model, tokenizer)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_ids[0]
+    ends = stop_ids(model, tokenizer)
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
@@ -72,11 +72,11 @@ def answer_prompts(
             if strength is None or isinstance(strength, (int, float))
             else [strength[i] for i in batch],
             pad_token_id=pad_id,
-            eos_token_id=stop_ids,
+            eos_token_id=ends,
             **{"do_sample": False, **generate_kwargs},
         )
         for index, row in zip(batch, output[:, longest:].tolist(), strict=True):
-            end = next((at for at, token in enumerate(row) if token in stop_ids), None)
+            end = next((at for at, token in enumerate(row) if token in ends), None)
             ids = row if end is None else row[: end + 1]
             text = tokenizer.decode(ids, skip_special_tokens=True).strip()
             answers[index] = Answer(text=text, token_ids=ids, finished=end is not None)
@@ -85,8 +85,8 @@ def answer_prompts(
     return [answers[index] for index in range(len(prompts))]
 
 
-def _stop_ids(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The end-of-turn token that training used, and those of the model's generation config."""
+def stop_ids(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What ends an answer: the end-of-turn token that training used, and those of the model's generation config."""
     configured = model.generation_config.eos_token_id
     ids = [end_of_turn_id(tokenizer), *(configured if isinstance(configured, list) else [configured])]
     return sorted({token for token in ids if token is not None})

@@ -24,11 +24,12 @@ from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
-from ..errors import ArtifactError, ConfigError
+from ..errors import ArtifactError, ConfigError, UnsupportedModelError
 from .constants import QConstants
 from .fingerprint import tokenizer_fingerprint, weights_fingerprint
 from .frozen_base import check_lm_head, freeze_base
 from .loading import load_base, load_base_tokenizer
+from .lora import check_lora, is_plain
 from .model_card import model_card
 from .modeling import QAdapterForCausalLM
 
@@ -94,7 +95,7 @@ def load_artifact(
     Raises:
         ArtifactError: a missing, damaged or newer artifact, or one that belongs to another base; it says what differs.
     """
-    directory = _local_folder(directory, revision)
+    directory = local_folder(directory, revision)
     config = read_config(directory)
     constants = _constants(config, directory)
     if not isinstance(base, PreTrainedModel):
@@ -107,25 +108,76 @@ def load_artifact(
     freeze_base(base)
     check_lm_head(base)
 
-    adapter = directory / ADAPTER_FOLDER
-    for name in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / name).is_file():
-            raise ArtifactError(
-                f"{adapter / name} is missing: the artifact is incomplete.", hint="copy the folder again"
-            )
-    try:
-        peft_config = PeftConfig.from_pretrained(str(adapter))
-        peft_model = PeftModel.from_pretrained(base, str(adapter), is_trainable=trainable, config=peft_config)
-        _check_all_weights_present(adapter, peft_model)
-    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ArtifactError(f"{adapter} cannot be read as a LoRA of this base: {error}") from error
+    peft_model = _read_adapter(directory, base, "default", trainable)
     model = QAdapterForCausalLM(base, constants, peft_model=peft_model)
     if not trainable:
-        model.requires_grad_(False)
-        for name, parameter in model.named_parameters():
-            if "lora_" in name and base.dtype in (torch.bfloat16, torch.float16):
-                parameter.data = parameter.data.to(base.dtype)
+        _freeze_adapters(model)
     return model.train(trainable)
+
+
+def add_artifact(
+    model: QAdapterForCausalLM, directory: str | Path, name: str, *, revision: str | None = None
+) -> QConstants:
+    """Load one more artifact of the same base into a model, for decoding: one copy of the base's weights serves both.
+
+    The model's own policy stays as it is. `model.row_router` can give rows of a batch to the new adapter by its name.
+
+    Args:
+        model: a model that was loaded for decoding; mutated.
+        directory: the folder, or the id of a repository on the hub that holds one.
+        name: PEFT's name of the adapter: letters, digits and underscores, and not taken yet.
+        revision: revision of the artifact's repository on the hub.
+
+    Returns:
+        The constants of the added adapter.
+
+    Raises:
+        ArtifactError: as in `load_artifact`.
+        UnsupportedModelError: a LoRA whose rows cannot be told from another's, such as DoRA.
+    """
+    directory = local_folder(directory, revision)
+    config = read_config(directory)
+    constants = _constants(config, directory)
+    _check_base(config, model.base, directory)
+    _read_adapter(directory, model.peft_model, name, trainable=False)
+    check_lora(model.peft_model, name)
+    model.row_router.attach()
+    _freeze_adapters(model.eval())
+    odd = next((layer for layer in model.row_router.layers if len(layer.lora_A) > 1 and not is_plain(layer)), None)
+    if odd is not None:
+        raise UnsupportedModelError(
+            f"a LoRA layer of type {type(odd).__name__} is not a plain one and takes one adapter only.",
+            hint=f"serve {directory} by itself",
+        )
+    return constants
+
+
+def _read_adapter(directory: Path, model: PreTrainedModel | PeftModel, name: str, trainable: bool) -> PeftModel:
+    """PEFT's files of an artifact, onto a base or beside the adapters of a `PeftModel`."""
+    adapter = directory / ADAPTER_FOLDER
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / file).is_file():
+            raise ArtifactError(
+                f"{adapter / file} is missing: the artifact is incomplete.", hint="copy the folder again"
+            )
+    try:
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(adapter), name, is_trainable=trainable)
+        else:
+            config = PeftConfig.from_pretrained(str(adapter))
+            model = PeftModel.from_pretrained(model, str(adapter), name, is_trainable=trainable, config=config)
+        _check_all_weights_present(adapter, model, name)
+    except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ArtifactError(f"{adapter} cannot be read as a LoRA of this base: {error}") from error
+    return model
+
+
+def _freeze_adapters(model: QAdapterForCausalLM) -> None:
+    """Adapters that are not trained need no gradients, and take the dtype of the base."""
+    model.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name and model.dtype in (torch.bfloat16, torch.float16):
+            parameter.data = parameter.data.to(model.dtype)
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
@@ -164,7 +216,7 @@ def load_tokenizer(directory: str | Path, *, trust_remote_code: bool = False) ->
     Raises:
         ArtifactError: its hash is not the one recorded in the artifact.
     """
-    directory = _local_folder(directory, None)
+    directory = local_folder(directory)
     config = read_config(directory)
     if (directory / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
@@ -193,7 +245,12 @@ def check_tokenizer(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, 
         )
 
 
-def _local_folder(directory: str | Path, revision: str | None) -> Path:
+def local_folder(directory: str | Path, revision: str | None = None) -> Path:
+    """An artifact's folder on this machine; one on the hub is fetched.
+
+    Raises:
+        ArtifactError: neither a folder nor a repository that can be reached.
+    """
     path = Path(directory)
     # `runs/mine` looks like an id of the hub; where a folder `runs` is here, a typing error is the likelier reading.
     if path.exists() or str(directory).count("/") != 1 or str(directory).startswith((".", "/")) or path.parent.is_dir():
@@ -232,14 +289,16 @@ def _check_base(config: dict[str, Any], base: PreTrainedModel, directory: Path) 
             )
 
 
-def _check_all_weights_present(adapter: Path, peft_model: PeftModel) -> None:
+def _check_all_weights_present(adapter: Path, peft_model: PeftModel, name: str) -> None:
     """PEFT only warns where weights are missing from the file; a half adapter would answer without a word."""
     from peft import get_peft_model_state_dict
     from safetensors import safe_open
 
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
         stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    expected = {key: tuple(value.shape) for key, value in get_peft_model_state_dict(peft_model).items()}
+    expected = {
+        key: tuple(value.shape) for key, value in get_peft_model_state_dict(peft_model, adapter_name=name).items()
+    }
     if stored != expected:
         differing = sorted(key for key in stored.keys() | expected.keys() if stored.get(key) != expected.get(key))
         raise ArtifactError(

@@ -32,6 +32,20 @@ def weights_fingerprint(base: PreTrainedModel) -> str | None:
     return digest.hexdigest()
 
 
+def adapter_fingerprint(model: torch.nn.Module) -> str:
+    """A hash of the adapter's factors, as they are loaded.
+
+    Returns:
+        A SHA-256 in hex.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        if "lora_" in name:
+            digest.update(name.encode() + str(tuple(parameter.shape)).encode())
+            digest.update(parameter.detach().to("cpu", torch.float32).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def _base_parameters(base: PreTrainedModel) -> list[tuple[str, torch.nn.Parameter]]:
     adapter_ids = {
         id(parameter)

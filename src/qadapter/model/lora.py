@@ -7,10 +7,10 @@ one model by an instance attribute `forward` and nothing else; `remove()` takes 
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,19 @@ class Rows(Enum):
     """The first half: the batch is 2B rows, [adapter; base]."""
 
 
+class AdapterRows(NamedTuple):
+    """A contiguous part of a batch that gets one adapter."""
+
+    adapter: str
+    """PEFT's name of it."""
+    start: int
+    stop: int
+
+
+Routing = Rows | tuple[AdapterRows, ...]
+"""Which rows get which adapter. A tuple names parts in the order of the batch; rows in none are the base policy's."""
+
+
 class RowRouter:
     """The one state that all LoRA layers of a model share.
 
@@ -42,19 +55,23 @@ class RowRouter:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self.rows = Rows.ADAPTER
+        self.rows: Routing = Rows.ADAPTER
         self.model = model
         self.products: Any = None
         """What `small_steps` keeps from one generation to the next."""
         self.layers: list[LoraLayer] = []
-        for module in model.modules():
-            if isinstance(module, LoraLayer):
+        self.attach()
+
+    def attach(self) -> None:
+        """Take over the LoRA layers that have come into the model since."""
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer) and "row_router" not in vars(module):
                 module.row_router = self
                 module.forward = types.MethodType(row_sliced_forward, module)
                 self.layers.append(module)
 
     @contextmanager
-    def route(self, rows: Rows) -> Iterator[None]:
+    def route(self, rows: Routing) -> Iterator[None]:
         """Run the body with the adapter on `rows`; what was set before is restored also after an exception."""
         before, self.rows = self.rows, rows
         try:
@@ -71,33 +88,60 @@ class RowRouter:
 
 def row_sliced_forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: object) -> Tensor:
     """The forward of one LoRA layer: base product on all rows, low-rank product on the routed ones."""
-    rows = layer.row_router.rows
+    rows: Routing = layer.row_router.rows
     if rows is not Rows.ADAPTER and layer.merged:
         raise UnsupportedModelError(
             "the adapter is merged into the base weights, so the base policy is gone.", hint="call unmerge() first"
         )
     if rows is Rows.BASE:
         return layer.base_layer(x, *args, **kwargs)
-    if rows is Rows.BOTH and x.ndim != 3:
+    if rows is not Rows.ADAPTER and x.ndim != 3:
         raise UnsupportedModelError(
             f"a LoRA layer of type {type(layer.base_layer).__name__} received a {x.ndim}-d input of shape "
             f"{tuple(x.shape)}: its rows cannot be told apart.",
             hint="leave this layer out of lora_target_modules",
         )
     if not is_plain(layer):
-        # DoRA and other variants, quantized or merged layers: PEFT's own forward, on the adapter's rows only.
-        if rows is Rows.ADAPTER:
-            return type(layer).forward(layer, x, *args, **kwargs)
-        adapter_x, base_x = x.chunk(2)
-        adapter_out = type(layer).forward(layer, adapter_x, *args, **kwargs)
-        return torch.cat([adapter_out, layer.base_layer(base_x, *args, **kwargs)])
-
+        return _rows_through_peft(layer, rows, x, *args, **kwargs)
     out = layer.base_layer(x, *args, **kwargs)
     if rows is Rows.ADAPTER:
-        return _add_low_rank(layer, out, x)
-    half = x.shape[0] // 2
-    _add_low_rank(layer, out[:half], x[:half])  # carries no gradient: both policies at once is for decoding
+        for name in layer.active_adapters:
+            out = _add_low_rank(layer, name, out, x) if name in layer.lora_A else out
+        return out
+    for adapter, start, stop in routed_parts(rows, len(x), layer.active_adapters, layer.lora_A):
+        # Carries no gradient: several policies at once are for decoding.
+        _add_low_rank(layer, adapter, out[start:stop], x[start:stop])
     return out
+
+
+def _rows_through_peft(layer: LoraLayer, routing: Routing, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+    """DoRA and other variants, quantized or merged layers: PEFT's own forward, on the adapter's rows only."""
+    forward = type(layer).forward
+    if routing is Rows.ADAPTER:
+        return forward(layer, x, *args, **kwargs)
+    done, outputs = 0, []
+    for adapter, start, stop in routed_parts(routing, len(x), layer.active_adapters, layer.lora_A):
+        assert list(layer.active_adapters) == [adapter], "PEFT's forward is that of the active adapter"
+        outputs += [layer.base_layer(x[done:start], *args, **kwargs)] if start > done else []
+        outputs.append(forward(layer, x[start:stop], *args, **kwargs))
+        done = stop
+    outputs += [layer.base_layer(x[done:], *args, **kwargs)] if done < len(x) else []
+    return torch.cat(outputs)
+
+
+def routed_parts(routing: Routing, rows: int, active: Sequence[str], known: Container[str]) -> Sequence[AdapterRows]:
+    """The parts of a batch that get an adapter in one layer.
+
+    Args:
+        routing: what is routed.
+        rows: of the batch.
+        active: the adapters that `Rows.ADAPTER` and `Rows.BOTH` mean.
+        known: the adapters that the layer has factors of; it does nothing to rows of others.
+    """
+    if isinstance(routing, Rows):
+        stop = {Rows.ADAPTER: rows, Rows.BOTH: rows // 2, Rows.BASE: 0}[routing]
+        routing = tuple(AdapterRows(name, 0, stop) for name in active)
+    return [part for part in routing if part.adapter in known and part.stop > part.start]
 
 
 def is_plain(layer: LoraLayer) -> bool:
@@ -105,20 +149,17 @@ def is_plain(layer: LoraLayer) -> bool:
     return isinstance(layer, LoraLinear) and not (layer.lora_variant or layer.merged or layer.disable_adapters)
 
 
-def _add_low_rank(layer: LoraLinear, out: Tensor, x: Tensor) -> Tensor:
+def _add_low_rank(layer: LoraLinear, name: str, out: Tensor, x: Tensor) -> Tensor:
     """out += scaling · B·A·dropout(x), in place, in the dtype of the activations.
 
     Casting the small float32 factors down is what autocast would do; casting `x` up would keep a second copy of
     every activation for the backward pass.
     """
-    for name in layer.active_adapters:
-        if name not in layer.lora_A:
-            continue
-        a, b = layer.lora_A[name], layer.lora_B[name]
-        low_rank = layer.scaling[name] * F.linear(layer.lora_dropout[name](x), a.weight.to(x.dtype))
-        out = _AddProduct.apply(out, low_rank, b.weight.to(x.dtype))
-        if b.bias is not None:
-            out += layer.scaling[name] * b.bias.to(out.dtype)
+    a, b = layer.lora_A[name], layer.lora_B[name]
+    low_rank = layer.scaling[name] * F.linear(layer.lora_dropout[name](x), a.weight.to(x.dtype))
+    out = _AddProduct.apply(out, low_rank, b.weight.to(x.dtype))
+    if b.bias is not None:
+        out += layer.scaling[name] * b.bias.to(out.dtype)
     return out
 
 
@@ -149,9 +190,14 @@ def default_lora() -> LoraConfig:
     return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
 
 
-def check_lora(peft_model: PeftModel) -> None:
-    """Refuse what would change the base policy or make the LM heads of the two policies differ."""
-    config = peft_model.active_peft_config
+def check_lora(peft_model: PeftModel, name: str | None = None) -> None:
+    """Refuse what would change the base policy or make the LM heads of the two policies differ.
+
+    Args:
+        peft_model: the model.
+        name: the adapter; default the active one.
+    """
+    config = peft_model.peft_config[name or peft_model.active_adapter]
     if not isinstance(config, LoraConfig):
         raise UnsupportedModelError(f"the adapter must be a LoRA, got {type(config).__name__}.")
     for field, allowed in (("modules_to_save", None), ("trainable_token_indices", None), ("bias", "none")):

@@ -11,16 +11,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from .lora import RowRouter, Rows, is_plain, row_sliced_forward
+from .lora import Routing, RowRouter, Rows, is_plain, routed_parts, row_sliced_forward
 
 # Above this, casting the factors down to the activations' dtype costs less than the slower float32 products.
-_FEW_ROWS = 16
+_FEW_ROWS = 32
 # Children of one module that it calls one after the other on the same tensor, in this order.
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
@@ -76,20 +77,30 @@ class _Products:
 def _identity(layers: Sequence[LoraLayer]) -> list[tuple]:
     return [
         (
-            *(id(layer), name, layer.lora_A[name].weight.shape, layer.lora_B[name].bias is None),
+            *(id(layer), tuple(layer.active_adapters), *_shapes(layer)),
             *(layer.base_layer.weight.data_ptr(), layer.base_layer.weight.dtype, layer.base_layer.weight.device),
         )
         for layer in layers
-        for name in [_adapter_of(layer)]
     ]
 
 
-def _adapter_of(layer: LoraLayer) -> str:
-    return next(name for name in layer.active_adapters if name in layer.lora_A)
+def _shapes(layer: LoraLayer) -> list[tuple]:
+    return [(name, a.weight.shape, layer.lora_B[name].bias is None) for name, a in layer.lora_A.items()]
+
+
+class _Factors(NamedTuple):
+    """One adapter's factors of all layers of a product, scaled, float32 or wider."""
+
+    a: Tensor
+    """[all ranks, inputs]."""
+    b: Tensor
+    """[all ranks, all outputs], zero outside of the layers' blocks. A product with a vector runs along its rows."""
+    bias: Tensor | None
+    """[all outputs], or None."""
 
 
 class _OneProduct:
-    """Layers that read the same tensor, as one linear product plus one low-rank product on the routed rows.
+    """Layers that read the same tensor, as one linear product plus one low-rank product per part of the routed rows.
 
     The first layer's call computes the outputs of all; the calls that follow on the same tensor take their slices.
     """
@@ -100,28 +111,35 @@ class _OneProduct:
         self.sizes = [linear.out_features for linear in linears]
         self.weight = _side_by_side([linear.weight for linear in linears])
         self.base_bias = _stacked_bias([linear.bias for linear in linears], self.sizes, self.weight)
-        wide = torch.promote_types(self.weight.dtype, torch.float32)
-        ranks = [len(layer.lora_A[_adapter_of(layer)].weight) for layer in layers]
-        self.a = torch.empty(sum(ranks), self.weight.shape[1], dtype=wide, device=self.weight.device)
-        # [ranks, outputs] in memory: a product with a vector runs along its rows. Zero outside of the layers' blocks.
-        self.b = torch.zeros(sum(ranks), sum(self.sizes), dtype=wide, device=self.weight.device)
-        has_bias = any(layer.lora_B[_adapter_of(layer)].bias is not None for layer in layers)
-        self.bias = self.b.new_zeros(sum(self.sizes)) if has_bias else None
+        # Of all layers together: an adapter may have factors in some of them only.
+        names = dict.fromkeys(name for layer in layers for name in layer.lora_A)
+        self.factors = {name: self._empty_factors(name) for name in names}
         self.few = _FEW_ROWS * self.weight.shape[1]
         self._read: Tensor | None = None
         self._outputs: tuple[Tensor, ...] = ()
 
+    def _empty_factors(self, name: str) -> _Factors:
+        with_adapter = [layer for layer in self.layers if name in layer.lora_A]
+        wide = torch.promote_types(self.weight.dtype, torch.float32)
+        ranks = sum(len(layer.lora_A[name].weight) for layer in with_adapter)
+        a = torch.empty(ranks, self.weight.shape[1], dtype=wide, device=self.weight.device)
+        has_bias = any(layer.lora_B[name].bias is not None for layer in with_adapter)
+        outputs = sum(self.sizes)
+        return _Factors(a, a.new_zeros(ranks, outputs), a.new_zeros(outputs) if has_bias else None)
+
     def read_factors(self) -> None:
         """Copy the layers' factors, in place."""
-        rank, output = 0, 0
-        for layer, size in zip(self.layers, self.sizes, strict=True):
-            name = _adapter_of(layer)
-            a, b, scaling = layer.lora_A[name].weight, layer.lora_B[name], layer.scaling[name]
-            self.a[rank : rank + len(a)] = a
-            self.b[rank : rank + len(a), output : output + size] = scaling * b.weight.t()
-            if self.bias is not None and b.bias is not None:
-                self.bias[output : output + size] = scaling * b.bias
-            rank, output = rank + len(a), output + size
+        for name, factors in self.factors.items():
+            rank, output = 0, 0
+            for layer, size in zip(self.layers, self.sizes, strict=True):
+                if name in layer.lora_A:
+                    a, b, scaling = layer.lora_A[name].weight, layer.lora_B[name], layer.scaling[name]
+                    factors.a[rank : rank + len(a)] = a
+                    factors.b[rank : rank + len(a), output : output + size] = scaling * b.weight.t()
+                    if factors.bias is not None and b.bias is not None:
+                        factors.bias[output : output + size] = scaling * b.bias
+                    rank += len(a)
+                output += size
 
     def __call__(self, index: int, x: Tensor) -> Tensor:
         rows = self.router.rows
@@ -134,12 +152,13 @@ class _OneProduct:
             self._read, self._outputs = None, ()  # nothing outlives the step
         return outputs[index]
 
-    def _compute(self, x: Tensor, rows: Rows) -> Tensor:
+    def _compute(self, x: Tensor, rows: Routing) -> Tensor:
         out = F.linear(x, self.weight, self.base_bias)
-        if rows is not Rows.BASE:
-            routed = len(x) if rows is Rows.ADAPTER else len(x) // 2
-            update = F.linear(x[:routed].to(self.a.dtype), self.a) @ self.b
-            out[:routed].add_(update if self.bias is None else update + self.bias)
+        active = self.layers[0].active_adapters
+        for adapter, start, stop in routed_parts(rows, len(x), active, self.factors):
+            a, b, bias = self.factors[adapter]
+            update = F.linear(x[start:stop].to(a.dtype), a) @ b
+            out[start:stop].add_(update if bias is None else update + bias)
         return out
 
 
@@ -185,7 +204,8 @@ def _stacked_bias(biases: Sequence[Tensor | None], sizes: Sequence[int], like: T
 
 
 def _can_be_bound(layer: LoraLayer) -> bool:
-    """Whether the layer is a plain linear product plus that of one adapter, and nobody listens to the base layer."""
+    """Whether the layer is a plain linear product plus those of adapters for rows of their own, and nobody listens to
+    the base layer."""
     base = layer.base_layer
     return (
         is_plain(layer)
@@ -193,5 +213,5 @@ def _can_be_bound(layer: LoraLayer) -> bool:
         and type(base) is nn.Linear
         and type(base.weight.data) is Tensor  # not a quantized one
         and not (base._forward_hooks or base._forward_pre_hooks or hasattr(base, "_hf_hook"))
-        and sum(name in layer.lora_A for name in layer.active_adapters) == 1
+        and sum(name in layer.lora_A for name in layer.active_adapters) <= 1  # several would add up
     )

@@ -1,0 +1,56 @@
+"""Prompts out of a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..data.pairs import BadRow, RowProblem, checked_messages, checked_text
+from ..data.reading import read_rows
+from ..errors import DataError
+
+Prompt = str | list[dict[str, str]]
+_FIELDS = ("prompt", "messages", "instruction")
+
+
+class PromptRow(NamedTuple):
+    """One row of a file of prompts."""
+
+    number: int
+    """Its number, from 0."""
+    id: Any
+    """What the row calls itself; None where it does not."""
+    prompt: Prompt
+    """As it stands in the file: a text, or messages."""
+
+
+def read_prompts(path: str | Path) -> list[PromptRow]:
+    """Read a file of prompts: a text or messages under `prompt`, `messages` or `instruction`; an `id` is kept.
+
+    Args:
+        path: .jsonl, .json, .csv or .parquet.
+
+    Raises:
+        DataError: a file that is missing, empty or damaged, or a row without a prompt; it names the row.
+    """
+    rows = []
+    for index, (location, row) in enumerate(read_rows(path)):
+        if isinstance(row, BadRow):
+            raise DataError(str(row))
+        rows.append(PromptRow(index, row.get("id"), _prompt(location, row)))
+    return rows
+
+
+def _prompt(location: str, row: dict[str, Any]) -> Prompt:
+    for field in _FIELDS:
+        value = row.get(field)
+        try:
+            if isinstance(value, str) and value.strip():
+                return checked_text(value, field)
+            if isinstance(value, list) and value:
+                return checked_messages(value, field)
+        except RowProblem as problem:
+            raise DataError(f"{location}: {problem}") from None
+    raise DataError(
+        f"{location}: no prompt; the row has the fields {', '.join(row)}", hint='one {"prompt": "..."} per line'
+    )

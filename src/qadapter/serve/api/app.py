@@ -1,0 +1,74 @@
+"""The HTTP application: routes, their order, and the engine's life."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.cors import CORSMiddleware
+
+from ... import __version__
+from ..metrics import Counter
+from .chat import chat_router
+from .completions import completions_router
+from .errors import install_error_handlers
+from .gate import Gate, GateRules
+from .info import info_router
+from .playground import playground_router
+from .service import Service
+
+STATIC = Path(__file__).parents[1] / "static"
+
+
+def create_app(service: Service, rules: GateRules | None = None, cors_origins: Sequence[str] = ()) -> FastAPI:
+    """The application. It starts the engine, and closes it at the end.
+
+    Args:
+        service: what answers; its engine is not started yet.
+        rules: who is let in; the size of bodies is taken from the service's limits.
+        cors_origins: origins of other pages that may read answers; none by default.
+    """
+
+    @asynccontextmanager
+    async def engine_runs(_: FastAPI) -> AsyncIterator[None]:
+        service.engine.start()
+        yield
+        service.engine.close()
+
+    app = FastAPI(
+        title="qadapter",
+        version=__version__,
+        lifespan=engine_runs,
+        docs_url=None,  # that page loads scripts from elsewhere
+        redoc_url=None,
+    )
+    counted = Counter("qadapter_http_responses_total", "Answers by status.", ("status",))
+    for router in (
+        chat_router(service),
+        completions_router(service),
+        playground_router(service),
+        info_router(service, [counted]),
+    ):
+        app.include_router(router)
+
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(STATIC / "index.html")
+
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    install_error_handlers(app)
+    # The last one added is passed first: a browser's question whether it may ask carries no key.
+    app.add_middleware(Gate, rules=replace(rules or GateRules(), max_body=service.limits.max_body), counted=counted)
+    if cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(cors_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type"],
+        )
+    return app

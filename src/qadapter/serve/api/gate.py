@@ -1,0 +1,120 @@
+"""What every request passes before it reaches a route: host, key, size of the body; and what is counted of it.
+
+Plain ASGI: it sees bodies before they are parsed, and takes nothing from the routes' view of a client that hangs up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..metrics import Counter
+from .errors import ApiError
+
+# What a browser may fetch before it knows the key, and what says nothing about anybody.
+_OPEN_PATHS = ("/health", "/", "/static/")
+
+
+@dataclass(frozen=True)
+class GateRules:
+    """Who is let in."""
+
+    api_key: str | None = None
+    """What clients send as `Authorization: Bearer KEY`; None lets everybody in."""
+    hosts: Collection[str] | None = None
+    """Names in the header Host that are answered; None: all. On loopback without a key, a page of somewhere else could
+    otherwise point its own name at this machine and read the answers."""
+    max_body: int = 1 << 20
+    """Bytes."""
+    body_seconds: float = 30.0
+    """Within which a body must arrive."""
+
+
+class Gate:
+    """Refuses what may not enter; hands on the rest with the body in one piece.
+
+    Args:
+        app: what is behind it.
+        rules: who is let in.
+        counted: requests by status.
+    """
+
+    def __init__(self, app: ASGIApp, rules: GateRules, counted: Counter) -> None:
+        self.app, self.rules, self.counted = app, rules, counted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def counting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.counted.add(1, str(message["status"]))
+            await send(message)
+
+        try:
+            self._check_headers(scope)
+            body = await asyncio.wait_for(self._read(receive), self.rules.body_seconds)
+        except ApiError as error:
+            await error.response()(scope, receive, counting)
+            return
+        except TimeoutError:
+            late = ApiError(
+                408, f"the body did not arrive within {self.rules.body_seconds:g} seconds.", code="slow_body"
+            )
+            await late.response()(scope, receive, counting)
+            return
+        if body is not None:
+            await self.app(scope, _first(body, receive), counting)
+
+    def _check_headers(self, scope: Scope) -> None:
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        host = headers.get(b"host", "")
+        name = host if host.endswith("]") else host.rpartition(":")[0] or host
+        if self.rules.hosts is not None and name not in self.rules.hosts:
+            raise ApiError(
+                403, f"this server answers to {', '.join(sorted(self.rules.hosts))}, not to {host!r}.", code="host"
+            )
+        path = scope["path"]
+        is_open = path in _OPEN_PATHS or path.startswith(_OPEN_PATHS[-1])
+        if self.rules.api_key is not None and not is_open:
+            sent = headers.get(b"authorization", "").removeprefix("Bearer ")
+            if not hmac.compare_digest(sent.encode(), self.rules.api_key.encode()):
+                raise ApiError(401, "send the server's key as Authorization: Bearer KEY.", code="invalid_api_key")
+        length = headers.get(b"content-length", "0")
+        if length.isdigit() and int(length) > self.rules.max_body:
+            raise self._too_large()
+
+    async def _read(self, receive: Receive) -> bytes | None:
+        """The body; None where the client hung up meanwhile."""
+        body = bytearray()
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > self.rules.max_body:
+                raise self._too_large()
+            if not message.get("more_body", False):
+                return bytes(body)
+
+    def _too_large(self) -> ApiError:
+        return ApiError(413, f"a body may have {self.rules.max_body} bytes; this one has more.", code="body_too_large")
+
+
+def _first(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives a body that was read already, then what comes after it."""
+    given = False
+
+    async def replaying() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replaying

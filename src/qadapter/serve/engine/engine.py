@@ -1,0 +1,307 @@
+"""The decoder that requests join and leave: one thread that runs the model step by step.
+
+Each turn of the loop
+
+    1. lets go of requests that were cancelled or are late,
+    2. reads prompts, at most `prefill_chunk` tokens: a request is admitted when its choices have free slots, and its
+       first token comes with the turn that reads the end of its prompt,
+    3. makes one decode step over all slots.
+
+It knows nothing of HTTP. Everything of the model happens in its thread.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from ...model import QAdapterForCausalLM
+from ...model.small_steps import small_steps
+from ..metrics import EngineMetrics
+from .choice import Choice
+from .masks import check_servable
+from .prefill import Prefill
+from .request import Delta, Event, Failed, FailureReason, Request
+from .sampling import choose
+from .scheduler import RefusedError, Scheduler
+from .slots import Slots
+from .step import hidden_states, mixed_logits
+
+logger = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """How much the engine takes on."""
+
+    max_batch: int = 8
+    """Most choices that decode at the same time; each takes one or two rows of the model's batch."""
+    max_queue: int = 64
+    """Most requests that wait for a slot."""
+    prefill_chunk: int = 256
+    """Most prompt tokens that are read between two decode steps."""
+
+
+@dataclass
+class _Running:
+    """A request between its admission and its end."""
+
+    admitted: float
+    """On the clock of `time.monotonic`."""
+    step: int
+    """Decode steps before it was admitted."""
+    left: int
+    """Choices that are not finished."""
+
+
+class Engine:
+    """Answers requests. `start()` it, `submit()` from any thread, `close()` it.
+
+    Args:
+        model: the base with its adapters, in eval mode; nobody else may use it until `close()`.
+        tokenizer: its tokenizer.
+        stop_ids: the tokens that end an answer.
+        limits: how much it takes on.
+
+    Raises:
+        UnsupportedModelError: a model whose attention cannot have rows of different lengths.
+    """
+
+    def __init__(
+        self,
+        model: QAdapterForCausalLM,
+        tokenizer: PreTrainedTokenizerBase,
+        stop_ids: Sequence[int],
+        limits: EngineLimits | None = None,
+    ) -> None:
+        check_servable(model.base)
+        self.model, self.tokenizer, self.stop_ids = model.eval(), tokenizer, frozenset(stop_ids)
+        self.limits = limits or EngineLimits()
+        self.metrics = EngineMetrics()
+        self.scheduler = Scheduler(self.limits.max_queue)
+        self.layers: int = model.config.get_text_config().num_hidden_layers
+        self.slots = self._empty_slots()
+        self._prefill: Prefill | None = None
+        self._running: dict[Request, _Running] = {}
+        self._calls: list[Callable[[], None]] = []
+        self._steps = 0
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="qadapter-engine", daemon=True)
+
+    # ------------------------------------------------------------------ from any thread
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def submit(self, requests: Sequence[Request]) -> None:
+        """Queue requests, all or none.
+
+        Raises:
+            RefusedError: the queue is full, or the engine is shutting down.
+        """
+        assert all(request.choices <= self.limits.max_batch for request in requests), "they would wait forever"
+        try:
+            self.scheduler.submit(requests)
+        except RefusedError:
+            self.metrics.refused.add(len(requests))
+            raise
+
+    def cancel(self, request: Request) -> None:
+        """Stop working on a request; nothing more is said about it. One that has ended is left alone."""
+        self.scheduler.cancel(request)
+
+    def call(self, function: Callable[[], Result]) -> Future[Result]:
+        """Run a function of the model between two steps, in the engine's thread.
+
+        Raises:
+            RefusedError: the engine is shutting down.
+        """
+        future: Future[Result] = Future()
+
+        def run() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except Exception as error:
+                    future.set_exception(error)
+
+        with self.scheduler.changed:
+            if self.scheduler.closed:
+                raise RefusedError("the server is shutting down and takes no new requests.", retry_after=None)
+            self._calls.append(run)
+            self.scheduler.changed.notify_all()
+        return future
+
+    def drain(self) -> None:
+        """Take no new requests; those that were taken are still answered."""
+        self.scheduler.close()
+
+    @property
+    def idle(self) -> bool:
+        """Whether every request that was taken has ended."""
+        with self.scheduler.changed:
+            return not (self._running or self._calls or self.scheduler.waiting)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the engine's thread runs."""
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """End: what is not answered yet fails with `shutdown`. Returns when the thread has ended."""
+        self.scheduler.close()
+        with self.scheduler.changed:
+            self._stopping = True
+            self.scheduler.changed.notify_all()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    # ------------------------------------------------------------------ in the engine's thread
+
+    def _run(self) -> None:
+        with torch.inference_mode(), small_steps(self.model.row_router):
+            while self._wait_for_work():
+                try:
+                    self._turn()
+                except Exception:
+                    # A fault of ours or of the machine (memory). The requests it hit are told; the next ones may fit.
+                    logger.exception("a step failed; the requests in it are given up")
+                    self._prefill, self.slots = None, self._empty_slots()
+                    self._fail([*self._running], "error")
+            self._run_calls()
+            self._fail([*self.scheduler.clear(), *self._running], "shutdown")
+
+    def _empty_slots(self) -> Slots:
+        return Slots(self.layers, list(self.model.peft_model.peft_config))
+
+    def _wait_for_work(self) -> bool:
+        with self.scheduler.changed:
+            self.scheduler.changed.wait_for(
+                lambda: self._stopping or self._calls or self._running or self.scheduler.waiting
+            )
+            return not self._stopping
+
+    def _turn(self) -> None:
+        self._run_calls()
+        cancelled, late = self.scheduler.overdue([*self._running])
+        self._forget(cancelled)
+        self.metrics.cancelled.add(len(cancelled))
+        self._fail(late, "deadline")
+        self._read_prompts()
+        if self.slots.choices:
+            self._decode()
+        self.metrics.observe_load(self.scheduler.waiting, len(self.slots.choices), self.slots.cache.bytes)
+
+    def _run_calls(self) -> None:
+        with self.scheduler.changed:
+            calls, self._calls = self._calls, []
+        for call in calls:
+            call()
+
+    def _read_prompts(self) -> None:
+        budget = self.limits.prefill_chunk
+        while budget > 0:
+            if self._prefill is None and not self._admit():
+                return
+            prefill = self._prefill
+            assert prefill is not None
+            tokens = min(budget, prefill.left)
+            logits = prefill.advance(tokens)
+            budget -= tokens
+            self.metrics.prompt_tokens.add(tokens)
+            if logits is not None:
+                self._prefill = None
+                self._begin_answers(prefill, logits)
+
+    def _admit(self) -> bool:
+        with self.scheduler.changed:  # at no moment is it neither waiting nor running
+            request = self.scheduler.next(self.limits.max_batch - len(self.slots.choices))
+            if request is None:
+                return False
+            self._running[request] = _Running(time.monotonic(), self._steps, request.choices)
+        self._prefill = Prefill(self.model, request, self.layers)
+        return True
+
+    def _begin_answers(self, prefill: Prefill, logits: Tensor) -> None:
+        request = prefill.request
+        choices = [Choice(request, number, self.tokenizer, self.stop_ids) for number in range(request.choices)]
+        running = self._running[request]
+        self.metrics.first_token_steps.observe(self._steps - running.step)
+        self.metrics.first_token_seconds.observe(time.monotonic() - running.admitted)
+        deltas = self._take(choices, logits.expand(len(choices), -1))
+        for choice, delta in zip(choices, deltas, strict=True):
+            if delta.finish is None:
+                self.slots.join(choice, prefill.cache)
+        self._say(choices, deltas)
+
+    def _decode(self) -> None:
+        started = time.perf_counter()
+        slots = self.slots
+        choices = list(slots.choices)
+        hidden = hidden_states(self.model, slots.cache, slots.last_tokens(), slots.routing())
+        rows = [slots.rows_of(choice) for choice in choices]
+        logits = mixed_logits(self.model, hidden[:, -1], rows, [choice.policy.mixture for choice in choices])
+        self._steps += 1
+        deltas = self._take(choices, logits)
+        for choice, delta in zip(choices, deltas, strict=True):
+            if delta.finish is not None:
+                slots.leave(choice)
+        self._say(choices, deltas)
+        self.metrics.step_rows.observe(len(hidden))
+        self.metrics.step_seconds.observe(time.perf_counter() - started)
+
+    def _take(self, choices: Sequence[Choice], logits: Tensor) -> list[Delta]:
+        """Choose each one's next token."""
+        tokens = choose(logits, [choice.sampler for choice in choices])
+        self.metrics.completion_tokens.add(len(tokens))
+        return [choice.take(token, row) for choice, token, row in zip(choices, tokens, logits, strict=True)]
+
+    def _say(self, choices: Sequence[Choice], deltas: Sequence[Delta]) -> None:
+        """Tell the listeners; whoever hears that an answer is complete finds its slot free."""
+        for choice, delta in zip(choices, deltas, strict=True):
+            if delta.finish is not None:
+                self._end_of(choice.request)
+        for choice, delta in zip(choices, deltas, strict=True):
+            _emit(choice.request, delta)
+
+    def _end_of(self, request: Request) -> None:
+        """One of a request's choices is finished."""
+        running = self._running[request]
+        running.left -= 1
+        if not running.left:
+            del self._running[request]
+            self.metrics.answered.add(1)
+            self.scheduler.answered((time.monotonic() - running.admitted) / self.limits.max_batch)
+
+    def _fail(self, requests: Sequence[Request], reason: FailureReason) -> None:
+        self._forget(requests)
+        for request in requests:
+            self.metrics.failed.add(1)
+            _emit(request, Failed(reason))
+
+    def _forget(self, requests: Sequence[Request]) -> None:
+        gone = set(requests)
+        if self._prefill is not None and self._prefill.request in gone:
+            self._prefill = None
+        for choice in [choice for choice in self.slots.choices if choice.request in gone]:
+            self.slots.leave(choice)
+        for request in gone:
+            self._running.pop(request, None)
+
+
+def _emit(request: Request, event: Event) -> None:
+    try:
+        request.emit(event)
+    except Exception:
+        logger.exception("a listener failed; its request goes on")

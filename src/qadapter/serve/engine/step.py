@@ -1,0 +1,65 @@
+"""One pass of the model over rows of both policies, and the mixture of what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...core import Mixture
+from ...model import QAdapterForCausalLM
+from ...model.lora import AdapterRows
+from .kv_rows import KVRows
+from .masks import attention_masks
+
+
+def hidden_states(
+    model: QAdapterForCausalLM, cache: KVRows, tokens: Sequence[Sequence[int]], routing: tuple[AdapterRows, ...]
+) -> Tensor:
+    """Read new tokens, the same number in every row of the cache.
+
+    Args:
+        model: the base with its adapters.
+        cache: grows by the tokens.
+        tokens: [rows][queries] token ids.
+        routing: which rows get which adapter; the others are the base policy's.
+
+    Returns:
+        [rows, queries, hidden] final hidden states.
+    """
+    ids = torch.tensor(tokens, device=model.device)
+    at = cache.begin(ids.shape[1], ids.device)
+    with model.row_router.route(routing):
+        output = model.base.base_model(
+            input_ids=ids,
+            attention_mask=attention_masks(model.base, at, cache.positions),
+            position_ids=at,
+            past_key_values=cache,
+            use_cache=True,
+        )
+    return output.last_hidden_state
+
+
+def mixed_logits(
+    model: QAdapterForCausalLM,
+    hidden: Tensor,
+    rows: Sequence[tuple[int | None, int | None]],
+    mixtures: Sequence[Mixture],
+) -> Tensor:
+    """The logits of the mixed policies, by one product with the LM head.
+
+    Args:
+        model: whose LM head is meant.
+        hidden: [rows, hidden] states of one token per row.
+        rows: of each choice, the row of the adapter's and of the base's policy; None where its weight is 0.
+        mixtures: of each choice, numbers.
+
+    Returns:
+        [choices, vocabulary], float32.
+    """
+    # A row that is not there has weight 0: its partner's states will do in its place.
+    adapter = [base if adapter is None else adapter for adapter, base in rows]
+    base = [adapter if base is None else base for adapter, base in rows]
+    weights = Mixture(*(torch.tensor(weight, device=hidden.device) for weight in zip(*mixtures, strict=True)))
+    return model.head.mixed_logits(hidden[adapter], hidden[base], weights).float()

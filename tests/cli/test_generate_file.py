@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from qadapter.cli.main import main
+
+PROMPTS = [
+    {"id": "a", "prompt": "Is the cat like the owl?"},
+    {"prompt": [{"role": "user", "content": "Is the bee like the elk, or like the fox?"}]},
+    {"id": 7, "messages": [{"role": "user", "content": "Hi"}]},
+    {"instruction": "Is the hen?"},
+    {"prompt": "Is the cow like the pig?"},
+]
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in PROMPTS))
+    return path
+
+
+def answer(trained: Path, prompts: Path, out: Path, *flags: str) -> int:
+    argv = ["generate", str(trained), "--prompts", str(prompts), "--out", str(out), "--max-new-tokens", "8"]
+    return main([*argv, "--batch-size", "2", *(flags or ("--strength", "0", "0.5"))])
+
+
+def rows(out: Path) -> list[dict]:
+    return [json.loads(line) for line in out.read_text().splitlines()]
+
+
+def test_every_prompt_is_answered_at_every_strength_in_order(
+    trained: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    assert answer(trained, prompts, out) == 0
+    got = rows(out)
+    assert [(row["index"], row["strength"]) for row in got] == [(i, s) for i in range(5) for s in (0.0, 0.5)]
+    assert [row.get("id") for row in got[::2]] == ["a", None, 7, None, None]
+    assert got[2]["prompt"] == PROMPTS[1]["prompt"]
+    capsys.readouterr()
+    for index, text in ((0, "Is the cat like the owl?"), (2, "Hi")):
+        assert main(["generate", str(trained), text, "--max-new-tokens", "8", "--strength", "0.5"]) == 0
+        assert capsys.readouterr().out == got[2 * index + 1]["answer"] + "\n"
+    cut = sum(not row["finished"] for row in got)
+    assert answer(trained, prompts, out) == 0  # nothing left to do, and the same is said
+    assert (f"{cut} of the answers end" in capsys.readouterr().err) == bool(cut)
+
+
+def test_an_interrupted_run_goes_on(
+    trained: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped in the second batch and with half a line written: whole lines are kept as they are."""
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    assert answer(trained, prompts, whole) == 0
+    file = sys.modules["qadapter.generate.answer_file"]
+    answering, batches = file.answer_prompts, []
+
+    def interrupted(*args, **kwargs):
+        batches.append(len(args[2]))
+        if len(batches) == 2:
+            raise KeyboardInterrupt
+        return answering(*args, **kwargs)
+
+    monkeypatch.setattr(file, "answer_prompts", interrupted)
+    assert answer(trained, prompts, out) == 130
+    assert len(rows(out)) == 2
+    kept = out.read_text().splitlines()
+    kept[1] = kept[1].replace('"answer": "', '"answer": "kept ')
+    out.write_text("\n".join([*kept, '{"index": 4, "stre']))
+    assert answer(trained, prompts, out) == 0
+    assert "half-written line" in capsys.readouterr().err
+    assert sum(batches[2:]) == 8
+    mine, theirs = rows(out), rows(whole)
+    (changed,) = (row for row in mine if row["answer"].startswith("kept "))
+    changed["answer"] = changed["answer"].removeprefix("kept ")
+    assert mine == theirs
+
+
+def test_a_further_strength_is_added(trained: Path, prompts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    assert answer(trained, prompts, out, "--strength", "1") == 0
+    before = rows(out)
+    assert answer(trained, prompts, out, "--strength", "0") == 0
+    assert [row for row in rows(out) if row["strength"] == 1] == before
+    assert len(rows(out)) == 10
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"index": 0}\n', "line 1: not an answer of this command"),
+        ("nonsense\n", "line 1: not an answer of this command"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(
+    text: str, said: str, trained: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    out.write_text(text)
+    assert answer(trained, prompts, out) == 2
+    assert said in capsys.readouterr().err
+    assert out.read_text() == text
+
+
+def test_answers_with_other_settings_are_not_mixed(
+    trained: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    assert answer(trained, prompts, out) == 0
+    assert answer(trained, prompts, out, "--temperature", "1") == 2
+    assert "with other settings than now" in capsys.readouterr().err
+    prompts.write_text(prompts.read_text().replace("cat", "dog"))
+    assert answer(trained, prompts, out) == 2
+    assert "another prompt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["Hi", "--prompts", "PROMPTS", "--out", "o.jsonl"], "give prompts as words, or --prompts FILE with --out"),
+        (["--prompts", "PROMPTS"], "give prompts as words, or --prompts FILE with --out"),
+        (["--prompts", "PROMPTS", "--out", "no/such/o.jsonl"], "a folder that exists"),
+        (["--prompts", "missing.jsonl", "--out", "o.jsonl"], "no such file"),
+    ],
+)
+def test_errors(
+    flags: list[str], said: str, trained: Path, prompts: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["generate", str(trained), *[str(prompts) if flag == "PROMPTS" else flag for flag in flags]]) == 2
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"text": "x"}, "no prompt; the row has the fields text"),
+        ({"prompt": " "}, "no prompt"),
+        ({"prompt": [{"role": "king", "content": "x"}]}, "role 'king' is unknown"),
+        ({"prompt": "\ud800"}, "lone surrogate"),
+    ],
+)
+def test_a_row_without_a_prompt_is_named(
+    row: dict, said: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "p.jsonl"
+    path.write_text(json.dumps({"prompt": "Hi"}) + "\n" + json.dumps(row) + "\n")
+    assert answer(trained, path, tmp_path / "o.jsonl") == 2
+    assert said in capsys.readouterr().err

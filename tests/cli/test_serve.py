@@ -1,0 +1,91 @@
+"""`qadapter serve` as a process: it answers, ends cleanly, and says what is wrong before it loads anything."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from qadapter.cli import serve
+from qadapter.cli.main import main
+from qadapter.errors import ConfigError
+
+
+def test_it_serves_and_ends_on_sigterm(trained: Path) -> None:
+    command = [sys.executable, "-m", "qadapter", "serve", f"mine={trained}", "--port", "0", "--dtype", "float32"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    try:
+        lines = []
+        for line in server.stderr:
+            lines.append(line)
+            if line.startswith("http://"):
+                break
+        url = lines[-1].split("/ ")[0]
+        assert url.startswith("http://127.0.0.1:"), lines
+        with urllib.request.urlopen(f"{url}/v1/models", timeout=30) as response:
+            assert [model["id"] for model in json.load(response)["data"]] == ["mine", "tiny-base0"]
+        body = json.dumps({"model": "mine", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3}).encode()
+        request = urllib.request.Request(
+            f"{url}/v1/chat/completions", body, headers={"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as response:
+            assert json.load(response)["usage"]["completion_tokens"] <= 3
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+        assert "Traceback" not in server.stderr.read()
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["DIR", "DIR"], "two adapters are called 'out'"),
+        (["=DIR"], "an adapter is given as NAME=DIR"),
+        (["nowhere"], "is not a Q-Adapter artifact"),
+        (["DIR", "--host", "0.0.0.0"], "there is no API key"),
+        (["DIR", "--host", "192.0.2.1", "--api-key-file", "KEY"], "cannot listen on 192.0.2.1"),
+        (["DIR", "--api-key-file", "missing"], "cannot be read"),
+        (["DIR", "--api-key-file", "EMPTY"], "must hold a key"),
+        (["DIR", "--max-context", "97"], "more than the model's 96 positions"),
+        (["DIR", "--max-batch", "0"], "at least 1"),
+        (["DIR", "--port", "99999"], "cannot listen"),
+    ],
+)
+def test_errors(
+    flags: list[str], said: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.delenv(serve.KEY_VARIABLE, raising=False)
+    (tmp_path / "key").write_text("secret\n")
+    (tmp_path / "empty").write_text("\n")
+    words = {"DIR": str(trained), "=DIR": f"={trained}", "KEY": str(tmp_path / "key"), "EMPTY": str(tmp_path / "empty")}
+    port = [] if "--port" in flags else ["--port", "0"]
+    assert main(["serve", *[words.get(flag, flag) for flag in flags], *port]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_who_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(serve.KEY_VARIABLE, raising=False)
+    assert serve.gate_rules("127.0.0.1", None).api_key is None
+    assert "localhost" in serve.gate_rules("::1", None).hosts
+    monkeypatch.setenv(serve.KEY_VARIABLE, "secret")
+    assert serve.gate_rules("0.0.0.0", None).api_key == "secret"
+    assert serve.gate_rules("0.0.0.0", None).hosts is None
+    monkeypatch.setenv(serve.KEY_VARIABLE, "not printable: \x07")
+    with pytest.raises(ConfigError, match="printable ASCII"):
+        serve.gate_rules("0.0.0.0", None)
+
+
+def test_without_the_extra_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "fastapi", None)
+    assert main(["serve", str(trained)]) == 2
+    assert 'pip install "qadapter[serve]"' in capsys.readouterr().err

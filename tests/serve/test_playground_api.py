@@ -1,0 +1,105 @@
+"""The view of each token and the report of the training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import oracles
+import pytest
+import torch
+from conftest import two_logits
+
+from qadapter.model import QAdapterForCausalLM
+
+CHAT = [{"role": "user", "content": "Hi"}]
+
+
+def view(api: tuple[str, Any], **fields: Any) -> httpx.Response:
+    body = {"model": "two", "messages": CHAT, "top": 3, **fields}
+    return httpx.post(f"{api[0]}/v1/playground/tokens", json=body, timeout=30)
+
+
+def test_the_view_is_what_the_equations_say(api: tuple[str, Any], artifacts: Path) -> None:
+    """Against the slow oracle on two separate passes; the prompt is longer than a chunk."""
+    answer, strength = "né?", 0.6
+    seen = view(api, answer=answer, strength=strength).json()
+    tokenizer = api[1].tokenizer
+    prompt = tokenizer.apply_chat_template(CHAT, add_generation_prompt=True, return_dict=True)["input_ids"]
+    ids = tokenizer(answer, add_special_tokens=False)["input_ids"]
+    assert (seen["prompt_tokens"], seen["finish_reason"]) == (len(prompt), None)
+    model = QAdapterForCausalLM.from_pretrained(artifacts / "two")
+    z1, z0 = (z[0, len(prompt) - 1 : -1].double() for z in two_logits(model, input_ids=torch.tensor([[*prompt, *ids]])))
+    q = oracles.q_function("residual", z1, z0, 0.3)
+    policy, base = oracles.policy_logp(strength * q, z0, 0.3, 0.3), oracles.log_softmax(z0)
+    assert len(seen["tokens"]) == len(ids)
+    for at, (token, entry) in enumerate(zip(ids, seen["tokens"], strict=True)):
+        assert entry["logp"] == pytest.approx(float(policy[at, token]), abs=1e-3)
+        assert entry["base_logp"] == pytest.approx(float(base[at, token]), abs=1e-3)
+        assert entry["log_ratio"] == pytest.approx(entry["logp"] - entry["base_logp"])
+        assert entry["q"] == pytest.approx(float(q[at, token]), abs=1e-3)
+        assert [top["logp"] for top in entry["top"]] == pytest.approx(policy[at].topk(3).values.tolist(), abs=1e-3)
+        assert [top["logp"] for top in entry["base_top"]] == pytest.approx(base[at].topk(3).values.tolist(), abs=1e-3)
+    assert [entry["text"] for entry in seen["tokens"]] == ["n", "�", "�", "?"]
+
+
+def test_without_an_answer_it_is_the_greedy_one(api: tuple[str, Any]) -> None:
+    seen = view(api, max_tokens=7, strength=0.5).json()
+    chat = {"model": "two", "messages": CHAT, "max_tokens": 7, "temperature": 0, "strength": 0.5, "logprobs": True}
+    choice = httpx.post(f"{api[0]}/v1/chat/completions", json=chat).json()["choices"][0]
+    assert [entry["text"] for entry in seen["tokens"]] == [entry["token"] for entry in choice["logprobs"]["content"]]
+    assert [entry["logp"] for entry in seen["tokens"]] == pytest.approx(
+        [entry["logprob"] for entry in choice["logprobs"]["content"]], abs=1e-3
+    )
+    assert seen["finish_reason"] == choice["finish_reason"]
+    assert all(entry["top"][0]["logp"] == pytest.approx(entry["logp"], abs=1e-5) for entry in seen["tokens"])
+
+
+def test_strength_0_changes_nothing(api: tuple[str, Any]) -> None:
+    assert all(abs(entry["log_ratio"]) < 1e-4 for entry in view(api, answer="abc", strength=0).json()["tokens"])
+
+
+@pytest.mark.parametrize(
+    ("fields", "status", "said"),
+    [
+        ({"model": "base"}, 400, "no adapter to look at"),
+        ({"model": "none"}, 404, "served are one, two, base"),
+        ({"answer": "x" * 200}, 400, "answer: 200 tokens behind a prompt of"),
+        ({"answer": ""}, 400, "answer"),
+        ({"top": 21}, 400, "top"),
+        ({"temperature": 1}, 400, "unknown field 'temperature'"),
+    ],
+)
+def test_bad_input(api: tuple[str, Any], fields: dict[str, Any], status: int, said: str) -> None:
+    response = view(api, **fields)
+    assert response.status_code == status
+    assert said in response.json()["error"]["message"]
+
+
+def test_the_report_is_what_lies_in_the_folder(api: tuple[str, Any], artifacts: Path) -> None:
+    url = f"{api[0]}/v1/playground/report"
+    folder = artifacts / "two"
+    nothing = httpx.get(url, params={"model": "two"}).json()
+    assert (nothing["metrics"], nothing["evaluations"]) == ([], {})
+    assert nothing["config"]["constants"]["alpha_0"] == 0.3
+    files = {"metrics.jsonl": '{"step": 1, "loss": NaN}\n{"step": 2, "loss": 0.5}\n', "eval.json": '{"a": 1}'}
+    try:
+        for name, text in files.items():
+            (folder / name).write_text(text)
+        report = httpx.get(url, params={"model": "two"}).json()
+        assert report["metrics"] == [{"step": 1, "loss": None}, {"step": 2, "loss": 0.5}]
+        assert report["evaluations"] == {"eval.json": {"a": 1}}
+    finally:
+        for name in files:
+            (folder / name).unlink()
+    assert httpx.get(url, params={"model": "base"}).status_code == 400
+    assert httpx.get(url).json()["error"]["param"] == "model"
+
+
+def test_the_page_is_there(api: tuple[str, Any]) -> None:
+    page = httpx.get(f"{api[0]}/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "<title>qadapter" in page.text
+    assert json.loads(httpx.get(f"{api[0]}/openapi.json").text)["info"]["title"] == "qadapter"

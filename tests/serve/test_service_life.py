@@ -1,0 +1,193 @@
+"""Queue full, deadlines, clients that leave, the end of the server, and who is let in."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+import pytest
+from served_model import make_engine, serving
+
+from qadapter.serve.adapters import ServedModel
+from qadapter.serve.api.app import create_app
+from qadapter.serve.api.gate import GateRules
+from qadapter.serve.api.service import Service, ServiceLimits
+
+SHORT = {"model": "one", "prompt": "Hi", "max_tokens": 2, "temperature": 0}
+ENDLESS = {**SHORT, "max_tokens": 100_000}
+
+
+@contextmanager
+def server(
+    served: ServedModel, rules: GateRules | None = None, grace: float = 5.0, cors: tuple[str, ...] = (), **limits: int
+) -> Iterator[tuple[str, Any, Any]]:
+    """URL, server and engine, whose answers do not end by themselves."""
+    engine = make_engine(served, endless=True, **limits)
+    service = Service(served, engine, ServiceLimits(max_context=200_000, max_tokens=100_000, timeout=60))
+    with serving(create_app(service, rules, cors), engine, grace) as (url, running):
+        yield url, running, engine
+
+
+def until(condition: Any, seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.005)
+
+
+class Asking(threading.Thread):
+    """A request in a thread of its own."""
+
+    def __init__(self, url: str, body: dict[str, Any]) -> None:
+        super().__init__(daemon=True)
+        self.url, self.body = url, body
+        self.response: httpx.Response | None = None
+        self.start()
+
+    def run(self) -> None:
+        self.response = httpx.post(f"{self.url}/v1/completions", json=self.body, timeout=60)
+
+    def result(self) -> httpx.Response:
+        self.join(30)
+        assert self.response is not None, "no answer"
+        return self.response
+
+
+def hang_up_after_first_line(url: str, body: dict[str, Any]) -> None:
+    """Open a connection, ask, read something or nothing, and close it."""
+    address = urlsplit(url)
+    content = json.dumps(body).encode()
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Type: application/json\r\n"
+        connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+        if body.get("stream"):
+            connection.recv(100)
+        else:
+            time.sleep(0.1)
+
+
+def test_a_full_queue_is_429_with_retry_after(served: ServedModel) -> None:
+    with server(served, max_batch=1, max_queue=1) as (url, running, engine):
+        first = Asking(url, ENDLESS)
+        until(lambda: engine.slots.choices)
+        second = Asking(url, ENDLESS)
+        until(lambda: engine.scheduler.waiting)
+        refused = httpx.post(f"{url}/v1/completions", json=SHORT)
+        assert refused.status_code == 429
+        assert int(refused.headers["Retry-After"]) >= 1
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert "qadapter_requests_refused_total 1" in httpx.get(f"{url}/metrics").text
+        running.grace = 0.0
+        running.begin_shutdown()
+        assert {first.result().status_code, second.result().status_code} == {503}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_deadline_ends_the_answer(served: ServedModel, stream: bool) -> None:
+    with server(served) as (url, _, engine):
+        response = httpx.post(f"{url}/v1/completions", json={**ENDLESS, "timeout": 0.2, "stream": stream}, timeout=30)
+        if stream:
+            *_, last, end = response.text.split("\n\n")
+            assert end == ""
+            error = json.loads(last.removeprefix("data: "))["error"]
+        else:
+            assert response.status_code == 408
+            error = response.json()["error"]
+        assert (error["code"], error["param"]) == ("deadline", "timeout")
+        until(lambda: engine.idle)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_frees_its_slot(served: ServedModel, stream: bool) -> None:
+    with server(served) as (url, _, engine):
+        hang_up_after_first_line(url, {**ENDLESS, "stream": stream})
+        until(lambda: engine.metrics.cancelled.value() == 1)
+        until(lambda: engine.idle)
+        assert engine.slots.cache.lengths == []
+
+
+def test_shutdown_finishes_what_runs_and_refuses_what_comes(served: ServedModel) -> None:
+    with server(served, max_batch=1) as (url, running, engine):
+        running_request = Asking(url, {**SHORT, "max_tokens": 400})
+        until(lambda: engine.slots.choices)
+        running.begin_shutdown()
+        refused = httpx.post(f"{url}/v1/completions", json=SHORT)
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "shutting_down")
+        assert httpx.get(f"{url}/health").status_code == 503
+        answer = running_request.result()
+        assert answer.status_code == 200
+        assert answer.json()["usage"]["completion_tokens"] == 400
+        until(lambda: not engine.alive)
+
+
+def test_what_outlasts_the_grace_is_told(served: ServedModel) -> None:
+    with server(served, grace=0.2) as (url, running, engine):
+        endless = Asking(url, {**ENDLESS, "stream": True})
+        until(lambda: engine.slots.choices)
+        running.begin_shutdown()
+        events = endless.result().text.strip().split("\n\n")
+        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "shutting_down"
+
+
+def test_a_key_opens_the_api_and_nothing_less(served: ServedModel) -> None:
+    with server(served, GateRules(api_key="secret")) as (url, _, _):
+        for headers in ({}, {"Authorization": "Bearer secre"}, {"Authorization": "Bearer secret2"}):
+            for path in ("v1/models", "metrics", "openapi.json", "v1/playground/report?model=one"):
+                response = httpx.get(f"{url}/{path}", headers=headers)
+                assert response.status_code == 401
+                assert response.json()["error"]["code"] == "invalid_api_key"
+        assert httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
+        assert httpx.get(f"{url}/health").status_code == 200
+        assert httpx.get(f"{url}/").status_code == 200
+
+
+def test_on_loopback_other_names_are_refused(served: ServedModel) -> None:
+    with server(served, GateRules(hosts={"127.0.0.1", "localhost", "[::1]"})) as (url, _, _):
+        port = urlsplit(url).port
+        for host, status in (
+            ("evil.example", 403), (f"evil.example:{port}", 403), (f"localhost:{port}", 200), (f"[::1]:{port}", 200),
+        ):  # fmt: skip
+            assert httpx.get(f"{url}/v1/models", headers={"Host": host}).status_code == status
+
+
+def test_cors_is_closed_unless_an_origin_is_named(served: ServedModel) -> None:
+    asks = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+    with server(served) as (url, _, _):
+        answer = httpx.get(f"{url}/v1/models", headers={"Origin": "https://page.example"})
+        assert "access-control-allow-origin" not in answer.headers
+    with server(served, GateRules(api_key="k"), cors=("https://page.example",)) as (url, _, _):
+        allowed = httpx.options(f"{url}/v1/chat/completions", headers=asks)
+        assert allowed.headers["access-control-allow-origin"] == "https://page.example"
+        assert httpx.options(f"{url}/v1/models", headers={**asks, "Origin": "https://x.example"}).status_code == 400
+
+
+@pytest.mark.parametrize("log_prompts", [False, True])
+def test_prompts_are_logged_only_when_asked_for(
+    served: ServedModel, log_prompts: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = make_engine(served)
+    service = Service(served, engine, ServiceLimits(max_context=200), log_prompts=log_prompts)
+    with caplog.at_level(logging.DEBUG), serving(create_app(service), engine) as (url, _):
+        httpx.post(f"{url}/v1/completions", json={**SHORT, "prompt": "a secret"})
+        httpx.post(f"{url}/v1/completions", json={**SHORT, "prompt": "a secret", "n": -1})
+    assert ("a secret" in caplog.text) == log_prompts
+
+
+def test_metrics_count(served: ServedModel) -> None:
+    with server(served) as (url, _, _):
+        httpx.post(f"{url}/v1/completions", json=SHORT)
+        lines = httpx.get(f"{url}/metrics").text.splitlines()
+    assert "qadapter_requests_answered_total 1" in lines
+    assert "qadapter_completion_tokens_total 2" in lines
+    assert "qadapter_prompt_tokens_total 2" in lines
+    assert 'qadapter_http_responses_total{status="200"} 1' in lines
+    assert 'qadapter_first_token_steps_bucket{le="0"} 1' in lines
+    assert "qadapter_slots_used 0" in lines

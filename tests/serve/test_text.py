@@ -1,0 +1,128 @@
+"""Text from tokens, stop strings, and the choice of tokens."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from served_model import byte_tokenizer
+
+from qadapter.core import Mixture
+from qadapter.serve.engine import Delta, Policy, Request, Sampling
+from qadapter.serve.engine.choice import Choice
+from qadapter.serve.engine.detokenizer import Detokenizer
+from qadapter.serve.engine.sampling import Sampler, choose, nucleus
+from qadapter.serve.engine.stop_strings import StopStrings
+
+TOKENIZER = byte_tokenizer()
+END = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
+TEXTS = st.text(st.sampled_from("ab é√🙂\n"), max_size=12)
+
+
+@given(st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=24))
+def test_pieces_make_the_text_of_all_tokens(ids: list[int]) -> None:
+    """Of any tokens: bytes that make no character and special tokens too."""
+    detokenizer = Detokenizer(TOKENIZER)
+    pieces = [detokenizer.push(token) for token in ids] + [detokenizer.flush()]
+    assert "".join(pieces) == TOKENIZER.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def test_a_character_is_shown_once_it_is_whole() -> None:
+    detokenizer = Detokenizer(TOKENIZER)
+    ids = TOKENIZER("é🙂", add_special_tokens=False)["input_ids"]
+    assert [detokenizer.push(token) for token in ids] == ["", "é", "", "", "", "🙂"]
+    assert detokenizer.flush() == ""
+
+
+@given(st.lists(TEXTS, max_size=8), st.lists(st.text(st.sampled_from("ab "), min_size=1, max_size=4), max_size=3))
+def test_text_ends_before_the_first_stop_string(pieces: list[str], stops: list[str]) -> None:
+    """However it is cut into pieces. What was shown never has to be taken back."""
+    whole = "".join(pieces)
+    # A stop string is found with the piece that completes it; the earliest in the text so far counts.
+    expected, found = whole, False
+    for end in range(len(pieces) + 1):
+        so_far = "".join(pieces[:end])
+        at = [so_far.find(stop) for stop in stops if stop in so_far]
+        if at:
+            expected, found = so_far[: min(at)], True
+            break
+    stopping = StopStrings(stops)
+    shown = ""
+    for piece in pieces:
+        shown += stopping.push(piece)
+        assert expected.startswith(shown)
+    shown += "" if stopping.found else stopping.flush()
+    assert (shown, stopping.found) == (expected, found)
+
+
+def written(text: str, sampling: Sampling, end: bool = False) -> list[Delta]:
+    """What is shown of an answer whose tokens are the bytes of a text."""
+    request = Request((1,), Policy("", Mixture(0.0, 1.0)), sampling, emit=print)
+    choice = Choice(request, 0, TOKENIZER, {END})
+    ids = TOKENIZER(text, add_special_tokens=False)["input_ids"] + ([END] if end else [])
+    deltas = []
+    for token in ids:
+        deltas.append(choice.take(token, torch.zeros(len(TOKENIZER))))
+        if deltas[-1].finish:
+            break
+    return deltas
+
+
+def test_how_an_answer_ends() -> None:
+    by_token = written("né", Sampling(max_tokens=9), end=True)
+    assert [delta.text for delta in by_token] == ["n", "", "é", ""]
+    assert (by_token[-1].finish, by_token[-1].completion_tokens) == ("stop", 4)
+    by_length = written("né", Sampling(max_tokens=2))
+    assert [delta.text for delta in by_length] == ["n", "�"]
+    assert by_length[-1].finish == "length"
+    by_string = written("one two three", Sampling(max_tokens=99, stop=(" tw", "x")))
+    assert "".join(delta.text for delta in by_string) == "one"
+    assert (by_string[-1].finish, by_string[-1].completion_tokens) == ("stop", 6)
+    held = written("one tw", Sampling(max_tokens=6, stop=("two",)))
+    assert "".join(delta.text for delta in held) == "one tw"
+    assert held[-1].finish == "length"
+
+
+@pytest.mark.parametrize(("stop", "expected"), [((), "a é b"), (("é b",), "a "), (("never",), "a é b")])
+def test_tokens_are_reported_with_their_text(stop: tuple[str, ...], expected: str) -> None:
+    """Every token of the shown text once, none of what a stop string cut off, and no token before its text."""
+    deltas = written("a é b", Sampling(max_tokens=99, stop=stop, top_logprobs=0), end=True)
+    reported = [report.token for delta in deltas for report in delta.tokens]
+    assert TOKENIZER.decode(reported) == "".join(delta.text for delta in deltas) == expected
+    assert all(delta.text or delta.finish or not delta.tokens for delta in deltas)
+
+
+def test_draws_follow_the_distribution_and_the_seed() -> None:
+    logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
+    sampler = Sampler(Sampling(1, temperature=0.5, seed=3), 0)
+    draws = [sampler.draw(logits) for _ in range(4000)]
+    share = torch.bincount(torch.tensor(draws), minlength=4) / 4000
+    torch.testing.assert_close(share, (logits / 0.5).softmax(-1), atol=0.03, rtol=0)
+    again = Sampler(Sampling(1, temperature=0.5, seed=3), 0)
+    assert [again.draw(logits) for _ in range(50)] == draws[:50]
+    other = Sampler(Sampling(1, temperature=0.5, seed=3), 1)
+    assert [other.draw(logits) for _ in range(50)] != draws[:50]
+
+
+def test_top_p_keeps_the_fewest_likeliest_tokens() -> None:
+    probabilities = torch.tensor([0.1, 0.5, 0.15, 0.25])
+    for top_p, kept in ((0.0, [1]), (0.5, [1]), (0.51, [1, 3]), (0.9, [1, 3, 2]), (1.0, [1, 3, 2, 0])):
+        assert nucleus(probabilities, top_p)[1].tolist() == kept
+    sampler = Sampler(Sampling(1, temperature=1.0, top_p=0.6, seed=0), 0)
+    assert {sampler.draw(probabilities.log()) for _ in range(200)} == {1, 3}
+
+
+def test_a_nucleus_larger_than_the_first_look_is_found() -> None:
+    flat = torch.full((1000,), 0.001, dtype=torch.float64)
+    assert 898 <= len(nucleus(flat, 0.9)[0]) <= 902
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000))
+def test_greedy_rows_take_the_likeliest_token(seed: int) -> None:
+    logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(seed))
+    samplers = [Sampler(Sampling(1, temperature=t, seed=random.Random(seed).randrange(99)), 0) for t in (0.0, 0.0, 1.0)]
+    assert choose(logits, samplers)[:2] == logits.argmax(-1).tolist()[:2]
