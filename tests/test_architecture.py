@@ -12,22 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "qadapter"
 # Lower layers first. A module may import from its own layer and from those before it.
-LAYERS = [
-    *(
-        "errors",
-        "core",
-        "data",
-        "model",
-        "train",
-        "generate",
-        "baselines",
-        "evaluate",
-        "compare",
-        "demo",
-        "serve",
-        "cli",
-    ),
-]
+LAYERS = "errors core data model train generate baselines evaluate compare demo serve cli".split()
 OPTIONAL = {
     *("trl", "gguf", "matplotlib", "lm_eval", "vllm", "gradio", "fastapi", "uvicorn", "bitsandbytes", "wandb"),
     "tensorboard",
