@@ -12,7 +12,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "qadapter"
 # Lower layers first. A module may import from its own layer and from those before it.
-LAYERS = "errors core data model train generate baselines evaluate compare demo serve cli".split()
+LAYERS = [
+    "errors",
+    "core",
+    "data",
+    "model",
+    "train",
+    "generate",
+    "baselines",
+    "evaluate",
+    "compare",
+    "demo",
+    "serve",
+    "cli",
+]
 OPTIONAL = {
     *("trl", "gguf", "matplotlib", "lm_eval", "vllm", "gradio", "fastapi", "uvicorn", "bitsandbytes", "wandb"),
     "tensorboard",
