@@ -7,8 +7,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from qadapter import QAdapterForCausalLM, load_tokenizer
-from qadapter.cli.generate import _strengths_last
-from qadapter.cli.main import main
+from qadapter.cli.main import build_parser, main
 from qadapter.generate import answer_prompts
 
 SHORT = ["--max-new-tokens", "8"]
@@ -86,14 +85,14 @@ def test_errors(argv: list[str], said: str, trained: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("words", "expected"),
+    "words",
     [
-        ("D --strength 0 1 P", "D P --strength 0 1"),
-        ("--strength 1 D P --seed 2", "D P --seed 2 --strength 1"),
-        ("D P --strength", "D P --strength"),
-        ("D P --strength=1", "D P --strength=1"),
-        ("D --strength 1 -- P", "D --strength 1 -- P"),
+        "DIR --strength 0.5 1 --seed 3 PROMPT",
+        "DIR PROMPT --seed 3 --strength 0.5 1",
+        "--seed 3 DIR --strength 0.5 1 PROMPT",
+        "--strength 0.5 1 --trust-remote-code DIR PROMPT --seed=3",
     ],
 )
-def test_strengths_may_stand_before_the_prompts(words: str, expected: str) -> None:
-    assert _strengths_last(words.split()) == expected.split()
+def test_prompts_may_stand_before_and_behind_flags(words: str) -> None:
+    args = build_parser().parse_args(["generate", *words.split()])
+    assert (args.directory, args.words, args.strength, args.seed) == ("DIR", ["PROMPT"], [0.5, 1.0], 3)

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def add_parser(subparsers: Any) -> None:
         help="0 is the base model, 1 what was trained, above 1 extrapolates; several are printed one after the other",
     )
     add_decoding_flags(parser)
-    parser.prepare = _strengths_last
+    parser.prepare = partial(_words_first, parser)
     parser.set_defaults(run=run)
 
 
@@ -165,15 +166,33 @@ def _as_input(prompt: Prompt, system: str | None, has_template: bool) -> Prompt:
     return [{"role": "system", "content": system}, *messages]
 
 
-def _strengths_last(words: list[str]) -> list[str]:
-    """Move `--strength 0 0.5` behind the prompts: `DIR --strength 0.5 PROMPT` would take the prompt for a number."""
-    if "--strength" not in words or "--" in words:
+def _words_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]:
+    """Move the flags with their values behind DIR and the prompts.
+
+    argparse would take the prompt in `DIR --strength 0.5 PROMPT` for a number, and in `DIR --seed 1 PROMPT` finds the
+    prompts to be none before it comes to them.
+    """
+    if "--" in words:
         return words
-    start = words.index("--strength")
-    end = start + 1
-    while end < len(words) and _is_number(words[end]):
-        end += 1
-    return words if end == start + 1 else words[:start] + words[end:] + words[start:end]
+    positional: list[str] = []
+    flags: list[str] = []
+    left = iter(range(len(words)))
+    for at in left:
+        word = words[at]
+        if not word.startswith("-") or word == "-" or _is_number(word):
+            positional.append(word)
+            continue
+        action = parser._option_string_actions.get(word)
+        end = at + 1
+        if action is not None and action.nargs == "+":
+            while end < len(words) and _is_number(words[end]):
+                end += 1
+        elif action is not None and action.nargs != 0:
+            end += 1
+        flags += words[at:end]
+        for _ in range(at + 1, min(end, len(words))):
+            next(left)
+    return positional + flags
 
 
 def _is_number(word: str) -> bool:
