@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import PeftConfig, PeftModel
@@ -111,7 +110,7 @@ def load_artifact(
     peft_model = _read_adapter(directory, base, "default", trainable)
     model = QAdapterForCausalLM(base, constants, peft_model=peft_model)
     if not trainable:
-        _freeze_adapters(model)
+        model.requires_grad_(False)
     return model.train(trainable)
 
 
@@ -142,7 +141,7 @@ def add_artifact(
     _read_adapter(directory, model.peft_model, name, trainable=False)
     check_lora(model.peft_model, name)
     model.row_router.attach()
-    _freeze_adapters(model.eval())
+    model.eval().requires_grad_(False)
     odd = next((layer for layer in model.row_router.layers if len(layer.lora_A) > 1 and not is_plain(layer)), None)
     if odd is not None:
         raise UnsupportedModelError(
@@ -170,14 +169,6 @@ def _read_adapter(directory: Path, model: PreTrainedModel | PeftModel, name: str
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{adapter} cannot be read as a LoRA of this base: {error}") from error
     return model
-
-
-def _freeze_adapters(model: QAdapterForCausalLM) -> None:
-    """Adapters that are not trained need no gradients, and take the dtype of the base."""
-    model.requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        if "lora_" in name and model.dtype in (torch.bfloat16, torch.float16):
-            parameter.data = parameter.data.to(model.dtype)
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
