@@ -182,7 +182,7 @@ def test_the_view_of_the_tokens(browser: Browser, site: tuple[str, Any]) -> None
         assert drawn[at].get_attribute("aria-pressed") == "true"
     # It follows the slider.
     browser.find("#strength").send_keys(Keys.HOME)
-    browser.until(lambda: f"0 of {len(tokens)} tokens" in browser.text("#tokens-status"))
+    browser.until(lambda: browser.text("#tokens-status").startswith("0 of "))
 
 
 def test_a_sweep_and_its_end(browser: Browser, site: tuple[str, Any]) -> None:
