@@ -153,18 +153,23 @@ def test_the_fields_are_sent(browser: Browser, site: tuple[str, Any]) -> None:
     ask(browser, max_tokens="9")
     browser.until(lambda: ended(browser, BASE, CUSTOMIZED))
     chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
-    said = the_api_says(site[0], messages=chat, temperature=0.7, seed=5, max_tokens=9, strength=1)
-    assert written(browser, CUSTOMIZED) == said
+    asked = {"messages": chat, "temperature": 0.7, "seed": 5, "max_tokens": 9}
+    assert written(browser, CUSTOMIZED) == the_api_says(site[0], **asked, strength=1)
+    # Strength 0 of this adapter is not the base: its α₀ is not its α̃.
+    assert browser.text("#strength-0") == "the base, flattened"
+    assert written(browser, BASE) == the_api_says(site[0], **asked, model="base")
+    assert written(browser, BASE) != the_api_says(site[0], **asked, strength=0)
 
 
 def test_the_view_of_the_tokens(browser: Browser, site: tuple[str, Any]) -> None:
     browser.open(site[0])
+    browser.find("#model").send_keys("two")
     ask(browser)
     browser.until(lambda: ended(browser, BASE, CUSTOMIZED))
     browser.find("#look").click()
     browser.until(lambda: "tokens changed by" in browser.text("#tokens-status"))
     chat = [{"role": "user", "content": "Hi"}]
-    body = {"model": "one", "messages": chat, "answer": written(browser, CUSTOMIZED), "strength": 1, "top": 5}
+    body = {"model": "two", "messages": chat, "answer": written(browser, CUSTOMIZED), "strength": 1, "top": 5}
     tokens = httpx.post(f"{site[0]}/v1/playground/tokens", json=body, timeout=30).json()["tokens"]
     drawn = browser.all("#token-text .token")
     assert [span.get_property("textContent") for span in drawn] == [t["text"].replace("\n", "↵") for t in tokens]

@@ -14,11 +14,11 @@ export class Compare {
   #slider = byId("strength");
   #looking = el("button", { type: "button", "aria-pressed": "false", "aria-controls": "tokens", id: "look" }, "Tokens");
   #question = null;
+  #baseModel = null;
   #timer = null;
 
   constructor() {
     byId("columns").append(this.#base.element, this.#customized.element);
-    this.#base.badge = "strength 0";
     this.#customized.element.classList.add("customized");
     this.#customized.element.querySelector("header").append(this.#looking);
     this.#slider.addEventListener("input", () => this.#turn());
@@ -29,13 +29,22 @@ export class Compare {
   /** Answer a question with both policies. */
   async ask(question) {
     this.#question = question;
-    await Promise.all([this.#base.ask({ ...question, strength: 0 }), this.#again()]);
+    // The base by its own name: strength 0 is the base at another temperature where α₀ ≠ α̃.
+    await Promise.all([this.#base.ask({ ...question, model: this.#baseModel }), this.#again()]);
   }
 
-  /** The base stays; its answer is the same for every adapter. */
-  useModel(model) {
+  /** The name of the base. */
+  useBase(model) {
+    this.#baseModel = model;
+    this.#base.badge = model;
+  }
+
+  /** An entry of the list of models. The base's answer stays: it is the same for every adapter. */
+  useAdapter({ id, qadapter }) {
+    const share = qadapter.alpha_0 / qadapter.alpha_tilde;
+    byId("strength-0").textContent = share === 1 ? "the base" : `the base, ${share < 1 ? "flattened" : "sharpened"}`;
     if (this.#question === null) return;
-    this.#question = { ...this.#question, model };
+    this.#question = { ...this.#question, model: id };
     this.#again();
   }
 

@@ -10,6 +10,7 @@ import { Sweep } from "./sweep.js";
 const views = { compare: new Compare(), sweep: new Sweep(), report: new Report() };
 const tabs = [...document.querySelectorAll("[role=tab]")];
 const model = byId("model");
+let adapters = [];
 let open = "compare";
 
 function show(name) {
@@ -41,9 +42,11 @@ function stop() {
 async function loadModels() {
   try {
     const { data } = await getJson("v1/models");
-    const adapters = data.filter((entry) => entry.qadapter);
+    adapters = data.filter((entry) => entry.qadapter);
     model.replaceChildren(...adapters.map(({ id }) => el("option", { value: id }, id)));
     model.disabled = false;
+    views.compare.useBase(data.find((entry) => !entry.qadapter).id);
+    views.compare.useAdapter(adapters[0]);
     say(byId("models-error"), "");
     byId("key-form").hidden = true;
     if (open === "report") views.report.load(model.value);
@@ -55,7 +58,9 @@ async function loadModels() {
 
 for (const tab of tabs) {
   tab.addEventListener("click", () => {
-    location.replace(`#${tab.getAttribute("aria-controls")}`);
+    // Following the address instead would take the focus from the tab.
+    history.replaceState(null, "", `#${tab.getAttribute("aria-controls")}`);
+    show(tab.getAttribute("aria-controls"));
   });
   tab.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
@@ -72,7 +77,7 @@ byId("question").addEventListener("submit", (event) => {
 });
 byId("stop").addEventListener("click", stop);
 model.addEventListener("change", () => {
-  views.compare.useModel(model.value);
+  views.compare.useAdapter(adapters[model.selectedIndex]);
   if (open === "report") views.report.load(model.value);
 });
 byId("key-form").addEventListener("submit", (event) => {
