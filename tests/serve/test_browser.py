@@ -243,7 +243,8 @@ def test_the_report(browser: Browser, site: tuple[str, Any], artifacts: Path) ->
         "Loss: loss from 0.700 at step 1 to 0.400 at step 3; eval_loss from 0.450 at step 3 to 0.450 at step 3; "
         "preference_loss from 0.600 at step 1 to 0.200 at step 3"
     )
-    assert [path.get_attribute("d").count("M") for path in browser.all("#report figure:first-child .curve")] == [2, 1, 1]
+    curves = browser.all("#report figure:first-child .curve")
+    assert [curve.get_attribute("d").count("M") for curve in curves] == [2, 1, 1]
     browser.find("#report figure svg[role=img]").click()
     assert browser.text("#report figure .readout") == "step 2: loss –, preference_loss 0.300"
     browser.keys(Keys.ARROW_LEFT)

@@ -28,7 +28,7 @@ export class Answer {
     this.#parts.badge.textContent = words;
   }
 
-  /** Words under the title, until the next answer. */
+  /** Words under the answer, until the next answer. */
   set status(words) {
     this.#parts.status.textContent = words;
   }

@@ -141,5 +141,7 @@ function table(head, rows) {
 }
 
 function tableRow(name, values) {
-  return el("tr", {}, el("th", { scope: "row" }, name), ...values.map((value) => el("td", {}, value)));
+  // Long names may break behind their dots and dashes.
+  const parts = name.split(/(?<=[._:])/).flatMap((part) => [part, el("wbr")]);
+  return el("tr", {}, el("th", { scope: "row" }, ...parts), ...values.map((value) => el("td", {}, value)));
 }
