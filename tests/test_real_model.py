@@ -8,7 +8,7 @@ from pathlib import Path
 import oracles
 import pytest
 import torch
-from serving import answers, running
+from served_model import answers, running
 
 from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments, load_tokenizer
 from qadapter.data import encode_prompt

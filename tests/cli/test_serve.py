@@ -78,7 +78,7 @@ def test_who_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(serve.KEY_VARIABLE, "secret")
     assert serve.gate_rules("0.0.0.0", None).api_key == "secret"
     assert serve.gate_rules("0.0.0.0", None).hosts is None
-    monkeypatch.setenv(serve.KEY_VARIABLE, "not\x00printable")
+    monkeypatch.setenv(serve.KEY_VARIABLE, "not printable: \x07")
     with pytest.raises(ConfigError, match="printable ASCII"):
         serve.gate_rules("0.0.0.0", None)
 

@@ -104,8 +104,3 @@ def test_dora_alone_takes_parts_of_a_batch_too() -> None:
             got = model.base.base_model(PROMPT).last_hidden_state
         torch.testing.assert_close(got[1:3], model.base.base_model(PROMPT[1:3]).last_hidden_state)
         torch.testing.assert_close(got[[0, 3]], make_base().base_model(PROMPT[[0, 3]]).last_hidden_state)
-        with (
-            pytest.raises(UnsupportedModelError, match="'other' is another"),
-            model.row_router.route((AdapterRows("other", 0, 1),)),
-        ):
-            model.base.base_model(PROMPT)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import make_engine, save_tiny_artifacts, serving
+from served_model import make_engine, save_tiny_artifacts, serving
 
 from qadapter.serve.adapters import ServedModel, load_adapters
 

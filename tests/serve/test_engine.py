@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import pytest
 import torch
 from conftest import FAMILIES, RESIDUAL, VOCABULARY, make_model
-from serving import Listener, answers, make_engine, running
+from served_model import Listener, answers, make_engine, running
 
 from qadapter.core import Mixture
 from qadapter.errors import UnsupportedModelError

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import pytest
-from serving import make_engine, serving
+from served_model import make_engine, serving
 
 from qadapter.serve.adapters import ServedModel
 from qadapter.serve.api.app import create_app

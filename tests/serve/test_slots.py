@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 
 import pytest
 import torch
-from serving import byte_tokenizer
+from served_model import byte_tokenizer
 
 from qadapter.core import Mixture
 from qadapter.serve.engine import Policy, Request, Sampling
@@ -25,6 +27,21 @@ def write(cache: KVRows, marks: list[float], queries: int) -> None:
         states = (torch.tensor(marks)[:, None] * 1000 + at + 0.1 * number)[:, None, :, None].expand(-1, HEADS, -1, SIZE)
         keys, values = layer.update(states, -states)
         assert keys.shape == values.shape == (len(marks), HEADS, max(cache.lengths), SIZE)
+
+
+def test_memory_goes_with_the_rows() -> None:
+    """At once, not when the garbage collector comes by."""
+    gc.disable()
+    try:
+        cache = KVRows(LAYERS)
+        cache.add_row()
+        write(cache, [1.0], 3)
+        keys = weakref.ref(cache.layers[0].keys)
+        assert cache.bytes > 0
+        del cache
+        assert keys() is None
+    finally:
+        gc.enable()
 
 
 def check(cache: KVRows, row: int, mark: float, length: int) -> None:

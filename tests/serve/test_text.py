@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from serving import byte_tokenizer
+from served_model import byte_tokenizer
 
 from qadapter.core import Mixture
 from qadapter.serve.engine import Delta, Policy, Request, Sampling

@@ -63,13 +63,13 @@ def answer_file(
     Raises:
         DataError: `out` holds answers to other prompts or with other settings, or a damaged line.
     """
-    wanted = {(row.index, strength) for row in prompts for strength in strengths}
+    wanted = {(row.number, strength) for row in prompts for strength in strengths}
     done = _read_done(out, prompts, settings)
     missing, before = len(wanted - done.keys()), len(done)
     by_length = sorted(range(len(prompts)), key=lambda number: len(json.dumps(inputs[number])))
     with out.open("a", encoding="utf-8") as file:
         for strength in strengths:
-            left = [number for number in by_length if (prompts[number].index, strength) not in done]
+            left = [number for number in by_length if (prompts[number].number, strength) not in done]
             for start in range(0, len(left), batch_size):
                 batch = left[start : start + batch_size]
                 answers = answer_prompts(
@@ -84,7 +84,7 @@ def answer_file(
                 for number, answer in zip(batch, answers, strict=True):
                     row = prompts[number]
                     line = {
-                        "index": row.index,
+                        "index": row.number,
                         **({} if row.id is None else {"id": row.id}),
                         "strength": strength,
                         "prompt": row.prompt,
@@ -93,7 +93,7 @@ def answer_file(
                         "tokens": len(answer.token_ids),
                         "settings": dict(settings),
                     }
-                    done[row.index, strength] = line
+                    done[row.number, strength] = line
                     file.write(_as_line(line))
                 file.flush()
                 if on_batch is not None:

@@ -16,7 +16,7 @@ _FIELDS = ("prompt", "messages", "instruction")
 class PromptRow(NamedTuple):
     """One row of a file of prompts."""
 
-    index: int
+    number: int
     """Its number, from 0."""
     id: Any
     """What the row calls itself; None where it does not."""

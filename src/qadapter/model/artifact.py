@@ -95,7 +95,7 @@ def load_artifact(
     Raises:
         ArtifactError: a missing, damaged or newer artifact, or one that belongs to another base; it says what differs.
     """
-    directory = _local_folder(directory, revision)
+    directory = local_folder(directory, revision)
     config = read_config(directory)
     constants = _constants(config, directory)
     if not isinstance(base, PreTrainedModel):
@@ -135,7 +135,7 @@ def add_artifact(
         ArtifactError: as in `load_artifact`.
         UnsupportedModelError: a LoRA whose rows cannot be told from another's, such as DoRA.
     """
-    directory = _local_folder(directory, revision)
+    directory = local_folder(directory, revision)
     config = read_config(directory)
     constants = _constants(config, directory)
     _check_base(config, model.base, directory)
@@ -216,7 +216,7 @@ def load_tokenizer(directory: str | Path, *, trust_remote_code: bool = False) ->
     Raises:
         ArtifactError: its hash is not the one recorded in the artifact.
     """
-    directory = _local_folder(directory, None)
+    directory = local_folder(directory)
     config = read_config(directory)
     if (directory / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
@@ -245,7 +245,12 @@ def check_tokenizer(config: dict[str, Any], tokenizer: PreTrainedTokenizerBase, 
         )
 
 
-def _local_folder(directory: str | Path, revision: str | None) -> Path:
+def local_folder(directory: str | Path, revision: str | None = None) -> Path:
+    """An artifact's folder on this machine; one on the hub is fetched.
+
+    Raises:
+        ArtifactError: neither a folder nor a repository that can be reached.
+    """
     path = Path(directory)
     # `runs/mine` looks like an id of the hub; where a folder `runs` is here, a typing error is the likelier reading.
     if path.exists() or str(directory).count("/") != 1 or str(directory).startswith((".", "/")) or path.parent.is_dir():

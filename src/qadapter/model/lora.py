@@ -121,11 +121,7 @@ def _rows_through_peft(layer: LoraLayer, routing: Routing, x: Tensor, *args: obj
         return forward(layer, x, *args, **kwargs)
     done, outputs = 0, []
     for adapter, start, stop in routed_parts(routing, len(x), layer.active_adapters, layer.lora_A):
-        if list(layer.active_adapters) != [adapter]:
-            raise UnsupportedModelError(
-                f"a LoRA layer of type {type(layer).__name__} is not a plain one and takes the active adapter only; "
-                f"{adapter!r} is another."
-            )
+        assert list(layer.active_adapters) == [adapter], "PEFT's forward is that of the active adapter"
         outputs += [layer.base_layer(x[done:start], *args, **kwargs)] if start > done else []
         outputs.append(forward(layer, x[start:stop], *args, **kwargs))
         done = stop

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from .lora import Routing, RowRouter, Rows, is_plain, routed_parts, row_sliced_forward
 
 # Above this, casting the factors down to the activations' dtype costs less than the slower float32 products.
-_FEW_ROWS = 16
+_FEW_ROWS = 32
 # Children of one module that it calls one after the other on the same tensor, in this order.
 _SIBLINGS = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..core import Mixture
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM, QConstants, load_tokenizer
-from ..model.artifact import add_artifact, check_tokenizer, read_config
+from ..model.artifact import add_artifact, check_tokenizer, local_folder, read_config
 from ..model.dial import rows_needed
 from .engine import Policy
 
@@ -50,7 +49,7 @@ class ServedPolicy:
             return Policy("", Mixture(0.0, 1.0))
         mixture = self.constants.mixture(1.0 if strength is None else strength, alpha_0, alpha_tilde)
         rows_needed(mixture)
-        if not all(math.isfinite(weight) and abs(weight) <= LARGEST_WEIGHT for weight in mixture):
+        if not all(abs(float(weight)) <= LARGEST_WEIGHT for weight in mixture):
             raise ConfigError(
                 f"strength, alpha_0 and alpha_tilde give the policy softmax({mixture.adapter:.3g}·z₁ + "
                 f"{mixture.base:.3g}·z₀); weights beyond ±{LARGEST_WEIGHT:g} are refused."
@@ -80,23 +79,23 @@ def load_adapters(specs: Sequence[str], base: Any = None, **base_kwargs: Any) ->
         ArtifactError: an artifact that is damaged, or that was trained on another base or tokenizer than the first.
         ConfigError: two adapters with one name.
     """
-    named: dict[str, str] = {}
-    for name, directory in map(parse_spec, specs):
+    named: dict[str, Path] = {}
+    for name, place in map(parse_spec, specs):
         if name in named:
             raise ConfigError(
-                f"two adapters are called {name!r}: {named[name]} and {directory}.", hint="name them: NAME=DIR"
+                f"two adapters are called {name!r}: {named[name]} and {place}.", hint="name them: NAME=DIR"
             )
-        named[name] = directory
+        named[name] = local_folder(place)
     (first, directory), *others = named.items()
     tokenizer = load_tokenizer(directory, trust_remote_code=base_kwargs.get("trust_remote_code", False))
     model = QAdapterForCausalLM.from_pretrained(directory, base, **base_kwargs)
     active = model.peft_model.active_adapter
-    policies = {first: ServedPolicy(first, active, model.constants, Path(directory))}
+    policies = {first: ServedPolicy(first, active, model.constants, directory)}
     for number, (name, directory) in enumerate(others, start=1):
         adapter = f"adapter_{number}"
         constants = add_artifact(model, directory, adapter)
-        check_tokenizer(read_config(directory), tokenizer, named[first])
-        policies[name] = ServedPolicy(name, adapter, constants, Path(directory))
+        check_tokenizer(read_config(directory), tokenizer, str(named[first]))
+        policies[name] = ServedPolicy(name, adapter, constants, directory)
     name = base_name(model)
     if name in policies:
         raise ConfigError(f"an adapter is called {name!r}, like the base model.", hint="name it: NAME=DIR")

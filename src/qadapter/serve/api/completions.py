@@ -136,7 +136,7 @@ async def _prompts(service: Service, body: CompletionRequest) -> list[list[int]]
 
 
 def _checked_ids(service: Service, ids: Any) -> list[int]:
-    known = service.served.model.get_input_embeddings().weight.shape[0]
+    known = len(service.served.model.head.weight)
     if max(ids) >= known:
         raise ApiError(400, f"prompt: tokens are numbered below {known}, got {max(ids)}", param="prompt")
     return ids

@@ -110,6 +110,7 @@ class Engine:
         Raises:
             RefusedError: the queue is full, or the engine is shutting down.
         """
+        assert all(request.choices <= self.limits.max_batch for request in requests), "they would wait forever"
         try:
             self.scheduler.submit(requests)
         except RefusedError:
@@ -224,10 +225,11 @@ class Engine:
                 self._begin_answers(prefill, logits)
 
     def _admit(self) -> bool:
-        request = self.scheduler.next(self.limits.max_batch - len(self.slots.choices))
-        if request is None:
-            return False
-        self._running[request] = _Running(time.monotonic(), self._steps, request.choices)
+        with self.scheduler.changed:  # at no moment is it neither waiting nor running
+            request = self.scheduler.next(self.limits.max_batch - len(self.slots.choices))
+            if request is None:
+                return False
+            self._running[request] = _Running(time.monotonic(), self._steps, request.choices)
         self._prefill = Prefill(self.model, request, self.layers)
         return True
 

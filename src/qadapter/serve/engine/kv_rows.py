@@ -10,6 +10,7 @@ What a row holds is one run of memory per layer, so that moving a row is one cop
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import torch
@@ -90,11 +91,15 @@ class KVRows(Cache):
 
 
 class _Layer(CacheLayerMixin):
-    """Keys and values of one layer, [rows, positions, heads, head size]."""
+    """Keys and values of one layer, [rows, positions, heads, head size]; None while there are none."""
+
+    keys: Any
+    values: Any
 
     def __init__(self, rows: KVRows) -> None:
         super().__init__()
-        self.rows = rows
+        # A strong reference back would keep the memory of dropped rows until the garbage collector comes by.
+        self.rows: Any = weakref.proxy(rows)
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Reserve memory for states like these, [rows, heads, queries, head size]."""
