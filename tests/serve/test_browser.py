@@ -11,12 +11,12 @@ from typing import Any
 
 import httpx2 as httpx
 import pytest
-from serving import make_engine, serving
+from served_model import make_engine, serving
 
 from qadapter.serve.adapters import ServedModel
 
 pytest.importorskip("selenium", reason="needs selenium")
-from browser import Browser, chromium
+from chromium import Browser, chromium
 from selenium.webdriver.common.keys import Keys
 
 BASE, CUSTOMIZED = "#columns .answer:nth-child(1)", "#columns .answer:nth-child(2)"
