@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,12 @@ def add_parser(subparsers: Any) -> None:
         description="Serve adapters of one base model. Requests name an adapter as their model, and may turn its dial "
         "(strength); the base is served under its own name.",
     )
+    add_serving_flags(parser)
+    parser.set_defaults(run=run)
+
+
+def add_serving_flags(parser: argparse.ArgumentParser) -> None:
+    """What is served, to whom, and the limits."""
     parser.add_argument("adapters", nargs="+", metavar="[NAME=]DIR", help="a folder that `qadapter train` wrote")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; others than loopback need an API key"
@@ -65,11 +72,14 @@ def add_parser(subparsers: Any) -> None:
         "--grace", type=positive, default=30.0, metavar="S", help="seconds for running answers at the end (default: 30)"
     )
     add_loading_flags(parser)
-    parser.set_defaults(run=run)
 
 
-def run(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace, when_listening: Callable[[str], None] | None = None) -> int:
     """Serve until SIGTERM or Ctrl-C.
+
+    Args:
+        args: of `add_serving_flags`.
+        when_listening: told the page's address, once connections to it are taken.
 
     Returns:
         0.
@@ -87,11 +97,17 @@ def run(args: argparse.Namespace) -> int:
     quiet_libraries()
     with listen(args.host, args.port) as socket:  # an address that is taken shows before the model is loaded
         served = load_adapters(args.adapters, args.base, dtype=args.dtype, trust_remote_code=args.trust_remote_code)
-        _serve(args, served, rules, socket)
+        _serve(args, served, rules, socket, when_listening)
     return 0
 
 
-def _serve(args: argparse.Namespace, served: ServedModel, rules: GateRules, socket: Any) -> None:
+def _serve(
+    args: argparse.Namespace,
+    served: ServedModel,
+    rules: GateRules,
+    socket: Any,
+    when_listening: Callable[[str], None] | None,
+) -> None:
     from ..generate import stop_ids
     from ..serve.api.app import create_app
     from ..serve.api.server import GracefulServer
@@ -110,6 +126,8 @@ def _serve(args: argparse.Namespace, served: ServedModel, rules: GateRules, sock
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving %s", ", ".join(served.policies))
     logger.info("http://%s:%d/ (API: http://%s:%d/v1)", shown, port, shown, port)
+    if when_listening is not None:
+        when_listening(f"http://{shown}:{port}/")
     GracefulServer(app, engine, args.grace).run(sockets=[socket])
 
 

@@ -9,6 +9,7 @@ chat         POST /v1/chat/completions
 completions  POST /v1/completions
 info         GET /v1/models, /health, /metrics
 playground   what the page at / needs beside these
+page         its files
 errors       OpenAI's format of errors
 gate         key, host, size of bodies
 app          all of it as one application

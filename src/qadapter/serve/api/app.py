@@ -5,11 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from fastapi import FastAPI
-from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
 from starlette.middleware.cors import CORSMiddleware
 
 from ... import __version__
@@ -19,10 +16,9 @@ from .completions import completions_router
 from .errors import install_error_handlers
 from .gate import Gate, GateRules
 from .info import info_router
+from .page import install_page
 from .playground import playground_router
 from .service import Service
-
-STATIC = Path(__file__).parents[1] / "static"
 
 
 def create_app(service: Service, rules: GateRules | None = None, cors_origins: Sequence[str] = ()) -> FastAPI:
@@ -56,11 +52,7 @@ def create_app(service: Service, rules: GateRules | None = None, cors_origins: S
     ):
         app.include_router(router)
 
-    @app.get("/", include_in_schema=False)
-    async def page() -> FileResponse:
-        return FileResponse(STATIC / "index.html")
-
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    install_page(app)
     install_error_handlers(app)
     # The last one added is passed first: a browser's question whether it may ask carries no key.
     app.add_middleware(Gate, rules=replace(rules or GateRules(), max_body=service.limits.max_body), counted=counted)
