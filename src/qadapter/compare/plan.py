@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from ..errors import ConfigError
 from ..evaluate import EvaluationArguments, EvaluationInputs, read_inputs
 from ..evaluate.judges import Judge, JudgeArguments, make_judges
 from ..evaluate.plots import subplots
+from ..evaluate.tasks import errors_alone
 from ..model import load_base_tokenizer
 from ..train import tokenize_dataset
 from .arguments import CompareArguments
@@ -112,13 +112,8 @@ def make_plan(
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Inside, `tokenize_dataset` does not warn: where it reads pairs of which it was, or will be, said."""
-    logger = logging.getLogger(tokenize_dataset.__module__)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
+    with errors_alone(tokenize_dataset.__module__):
         yield
-    finally:
-        logger.setLevel(before)
 
 
 def _runs(

@@ -93,7 +93,14 @@ def _first_line(error: BaseException) -> str:
 @contextmanager
 def quiet_harness() -> Iterator[None]:
     """Run the body without what lm-eval says of its own defaults; errors are heard."""
-    logger = logging.getLogger("lm_eval")
+    with errors_alone("lm_eval"):
+        yield
+
+
+@contextmanager
+def errors_alone(logger_name: str) -> Iterator[None]:
+    """Run the body with a logger that lets errors through alone; its level is restored."""
+    logger = logging.getLogger(logger_name)
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:

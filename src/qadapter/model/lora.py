@@ -138,8 +138,10 @@ def routed_parts(routing: Routing, rows: int, active: Sequence[str], known: Cont
         active: the adapters that `Rows.ADAPTER` and `Rows.BOTH` mean.
         known: the adapters that the layer has factors of; it does nothing to rows of others.
     """
+    if routing is Rows.BASE:
+        return ()
     if isinstance(routing, Rows):
-        stop = {Rows.ADAPTER: rows, Rows.BOTH: rows // 2, Rows.BASE: 0}[routing]
+        stop = rows if routing is Rows.ADAPTER else rows // 2
         routing = tuple(AdapterRows(name, 0, stop) for name in active)
     return [part for part in routing if part.adapter in known and part.stop > part.start]
 
