@@ -114,6 +114,9 @@ def test_siblings_that_read_other_tensors_are_not_mixed_up() -> None:
             assert attention.q_proj.forward.func._read is None
             with model.row_router.route(Rows.BASE):
                 torch.testing.assert_close(attention.q_proj(other), attention.q_proj.base_layer(other))
+            attention.q_proj(one)
+            with model.row_router.route(Rows.BASE):  # the same tensor again, for other rows
+                torch.testing.assert_close(attention.q_proj(one), attention.q_proj.base_layer(one))
     for mine, theirs in zip(got, expected, strict=True):
         torch.testing.assert_close(mine, theirs)
 
