@@ -38,7 +38,8 @@ def train_qadapter(run: Run) -> Trained:
     )
     started = time.monotonic()
     trainer.train()
-    pairs = (len(trainer.train_dataset) - len(anchors)) * args.num_train_epochs
+    rows = trainer.train_dataset
+    pairs = (list(rows["anchor"]).count(False) if anchors else len(rows)) * args.num_train_epochs
     seconds["training"] = time.monotonic() - started
     return Trained(trainer.model, seconds, round(pairs), trained_parameters(trainer.model))
 

@@ -196,6 +196,7 @@ def _cost(result: LineResult) -> dict[str, Any]:
         "decode_time_vs_base": {
             f"{strength:g}": statistics.fmean(record["decoding"]["vs_base"] for record in records)
             for strength, records in sorted(result.records.items())
+            if "decoding" in records[0]
         },
     }
 
