@@ -11,8 +11,8 @@ conversational form; they are public, and none is part of this repository. Write
     judge.json      its accuracy on the held-out pairs, and what it was trained on
     hellaswag.jsonl, ... the first questions of each benchmark; wikitext.jsonl, plain text
 
-Every prompt is in one part alone. Pairs whose prompt has more than 96 tokens are left out, and responses are cut so that
-prompt and response have at most 160: what a CPU has time for.
+Every prompt is in one part alone. Pairs whose prompt has more than 96 tokens are left out, and responses are cut so
+that prompt and response have at most 160: what a CPU has time for.
 """
 
 from __future__ import annotations
