@@ -109,6 +109,7 @@ def main() -> None:
     for name in options.set:
         folder = options.out.absolute() / name
         run("recipes/small/prepare.py", name, str(options.data), str(folder))
+        shutil.copy(folder / "judge.json", ROOT / "study" / "results" / f"{name}.judge.json")
         for part in options.part:
             compare(folder, part)
             shutil.copy(folder / part / "results.json", ROOT / "study" / "results" / f"{name}.{part}.json")

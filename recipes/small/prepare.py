@@ -58,7 +58,7 @@ BENCHMARKS = {
     "piqa": "piqa_valid",
     "lambada": "lambada_openai_first1000",
 }
-DOCUMENTS = 20
+DOCUMENTS = 8
 MAX_PROMPT, MAX_LENGTH = 96, 160
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from ..data import Anchor, read_anchors, write_anchors
-from ..generate import sample_anchors
 from ..model import QConstants
-from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments
+from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
 from .arguments import CommonArguments
 from .method import Hyperparameter, Method, Run, Trained, optimization, trained_parameters
 from .policy import base_policy, plain_base

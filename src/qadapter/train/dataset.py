@@ -76,20 +76,20 @@ def tokenize_dataset(
 _PAIRS_PER_ANCHOR = 4
 
 
-def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_length: int | None) -> Dataset | None:
+def with_anchors(tokenized: Dataset, anchors: Sequence[Anchor], max_length: int | None) -> Dataset:
     """The pairs and the anchors as one data set, with a column `anchor`; the pairs alone where there are no anchors.
 
     Every anchor is there as often as it takes to have one for every four pairs, at least once.
 
     Args:
-        tokenized: pairs from `tokenize_dataset`, or None.
+        tokenized: pairs from `tokenize_dataset`.
         anchors: answers of the base.
         max_length: most tokens of prompt + answer; answers are cut there.
 
     Raises:
         DataError: an anchor whose prompt leaves no room for an answer.
     """
-    if tokenized is None or not anchors:
+    if not anchors:
         return tokenized
     rows = []
     for number, anchor in enumerate(anchors, start=1):
