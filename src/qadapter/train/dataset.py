@@ -72,18 +72,24 @@ def tokenize_dataset(
     return Dataset.from_list(pairs)
 
 
-def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_length: int | None) -> Dataset | None:
+# So many pairs for each anchor, at most: fewer anchors are repeated.
+_PAIRS_PER_ANCHOR = 4
+
+
+def with_anchors(tokenized: Dataset, anchors: Sequence[Anchor], max_length: int | None) -> Dataset:
     """The pairs and the anchors as one data set, with a column `anchor`; the pairs alone where there are no anchors.
 
+    Every anchor is there as often as it takes to have one for every four pairs, at least once.
+
     Args:
-        tokenized: pairs from `tokenize_dataset`, or None.
+        tokenized: pairs from `tokenize_dataset`.
         anchors: answers of the base.
         max_length: most tokens of prompt + answer; answers are cut there.
 
     Raises:
         DataError: an anchor whose prompt leaves no room for an answer.
     """
-    if tokenized is None or not anchors:
+    if not anchors:
         return tokenized
     rows = []
     for number, anchor in enumerate(anchors, start=1):
@@ -99,4 +105,5 @@ def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_lengt
             row["length"] += len(ids[:room])
         rows.append(row)
     pairs = tokenized.add_column("anchor", [False] * len(tokenized))
-    return concatenate_datasets([pairs, Dataset.from_list(rows).cast(pairs.features)])
+    repeated = rows * max(1, round(len(tokenized) / _PAIRS_PER_ANCHOR / len(rows)))
+    return concatenate_datasets([pairs, Dataset.from_list(repeated).cast(pairs.features)])
