@@ -20,6 +20,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
@@ -38,7 +39,10 @@ FORMAT_VERSION = 1
 
 
 def save_artifact(
-    model: QAdapterForCausalLM, directory: Path, tokenizer: PreTrainedTokenizerBase | None = None
+    model: QAdapterForCausalLM,
+    directory: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    state_dict: dict[str, Tensor] | None = None,
 ) -> None:
     """Write the artifact.
 
@@ -46,6 +50,7 @@ def save_artifact(
         model: the model; weights are saved as they are, LoRA factors in their own dtype.
         directory: the folder; made if missing, files of an earlier artifact in it are replaced.
         tokenizer: saved too, and its hash recorded.
+        state_dict: the adapter's factors by their names in `model.peft_model`, where the model's own are sharded.
     """
     directory.mkdir(parents=True, exist_ok=True)
     base = model.base
@@ -56,12 +61,12 @@ def save_artifact(
             "name_or_path": base.config.name_or_path or base.name_or_path,
             "revision": getattr(base.config, "_commit_hash", None),
             "model_type": base.config.model_type,
-            "weights_sha256": weights_fingerprint(base),
+            "weights_sha256": model.base_fingerprint,
         },
         "tokenizer_sha256": None if tokenizer is None else tokenizer_fingerprint(tokenizer),
         "constants": dataclasses.asdict(model.constants),
     }
-    model.peft_model.save_pretrained(directory / ADAPTER_FOLDER, safe_serialization=True)
+    model.peft_model.save_pretrained(directory / ADAPTER_FOLDER, safe_serialization=True, state_dict=state_dict)
     # PEFT's own card of the subfolder would invite loading it as an ordinary LoRA.
     (directory / ADAPTER_FOLDER / "README.md").unlink(missing_ok=True)
     if tokenizer is not None:
