@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..model import DEFAULT_MODEL
 from ..model.loading import DTYPES
+from ..model.quantization import LOAD_IN
 from ..train import PRESETS, QAdapterTrainingArguments
 from .config import Values, flag_of
 from .holdout import check_eval_split
@@ -40,6 +41,8 @@ class RunArguments:
     )
     num_processes: int | None = _meaning("with --launch: processes over all machines, instead of the config's number")
     dtype: str = _meaning("storage of the frozen weights: bfloat16, float32, float16 or auto", "bfloat16")
+    load_in: str | None = _meaning("store the frozen linear layers in 8bit or 4bit (extra: quantized)")
+    device_map: str | None = _meaning("auto: spread the layers of one process over all its GPUs")
     revision: str | None = _meaning("branch, tag or commit of the model on the hub")
     trust_remote_code: bool = _meaning("run code that comes with the model", False)
     attn_implementation: str | None = _meaning("attention of the base model: sdpa, eager, flash_attention_2, ...")
@@ -57,6 +60,13 @@ class RunArguments:
             raise ConfigError(f"--num-processes is for --launch and must be at least 1, got {self.num_processes}")
         if self.dtype not in DTYPES:
             raise ConfigError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.load_in is not None and self.load_in not in LOAD_IN:
+            raise ConfigError(f"--load-in must be one of {', '.join(LOAD_IN)}, got {self.load_in!r}")
+        if self.device_map and self.launch:
+            raise ConfigError(
+                "--device-map spreads one process over the GPUs and --launch gives each process its own: choose one.",
+                hint="to spread the weights over processes use recipes/accelerate/fsdp2.yaml",
+            )
         if not Path(self.model).is_dir() and (self.model.startswith((".", "/", "~")) or self.model.count("/") > 1):
             raise ConfigError(f"--model: no such folder: {self.model}")
 
@@ -79,7 +89,7 @@ MAY_CHANGE_ON_RESUME = {
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "model": ("model", "revision", "dtype", "attn_implementation", "trust_remote_code"),
+    "model": ("model", "revision", "dtype", "load_in", "device_map", "attn_implementation", "trust_remote_code"),
     "data": ("train_file", "eval_file", "eval_split", "style", "max_length", "on_bad_row"),
     "run": ("output_dir", "config", "resume", "overwrite", "seed", "launch", "num_processes"),
     "method": ("preset", "parametrization", "alpha_0", "alpha_tilde", "gamma", "chi2_coef", "anchors", "anchor_coef"),

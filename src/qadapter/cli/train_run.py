@@ -63,7 +63,13 @@ def train(argv: Sequence[str]) -> int:
     tokenizer = load_base_tokenizer(run.model, revision=run.revision, trust_remote_code=run.trust_remote_code)
     attention = {} if run.attn_implementation is None else {"attn_implementation": run.attn_implementation}
     base = load_base(
-        run.model, dtype=run.dtype, revision=run.revision, trust_remote_code=run.trust_remote_code, **attention
+        run.model,
+        dtype=run.dtype,
+        revision=run.revision,
+        trust_remote_code=run.trust_remote_code,
+        load_in=run.load_in,
+        device_map=run.device_map,
+        **attention,
     )
     set_seed(training.seed)  # the LoRA's first weights
     model = QAdapterForCausalLM(base, training.constants, training.lora_config)

@@ -30,6 +30,7 @@ from .lora import RowRouter, Rows, check_lora, default_lora
 from .masked_attention import matrix_attention
 from .pair_loss import PreferenceOutput, pair_loss
 from .preference_batch import PreferenceBatch, preference_batch
+from .quantization import is_quantized
 from .shared_prefix import packed_attention_mask, packed_block_mask, shortest_window, why_not_packable
 from .small_steps import small_steps
 
@@ -82,6 +83,8 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         self.peft_model = peft_model
         self.generation_config = base.generation_config
         self._no_split_modules = base._no_split_modules  # what FSDP shards as one
+        if hasattr(base, "hf_device_map"):
+            self.hf_device_map = base.hf_device_map  # the Trainer leaves a model on its devices that has one
         check_lora(peft_model)
         self.row_router = RowRouter(base)
         self.window = shortest_window(base)
@@ -313,6 +316,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
         Raises:
             ConfigError: the policy is not the adapter's own softmax(z₁); it is in `residual` with α₀ = α̃.
+            UnsupportedModelError: the base is quantized.
 
         Source: with Q̂ = α̃·(z₁ − z₀) and ρ = α₀/α̃ = 1, π̃ = softmax(z₁).
         """
@@ -322,6 +326,11 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
                 f"the policy is softmax({mixture.adapter:g}·z₁ + {mixture.base:g}·z₀), which no single set of weights "
                 "gives.",
                 hint="train with parametrization residual and alpha_0 = alpha_tilde, or decode with both policies",
+            )
+        if is_quantized(self.base):
+            raise UnsupportedModelError(
+                "the base is quantized: the sum with the adapter would be rounded to its few bits again.",
+                hint="load the artifact on the base in full precision (without load_in) and fold that",
             )
         self.row_router.remove()
         return self.peft_model.merge_and_unload(safe_merge=True)
