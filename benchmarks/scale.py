@@ -214,17 +214,18 @@ _HEAD = """# Scale: what 8B and 70B would cost
 
 <!-- made by `python benchmarks/scale.py` from benchmarks/results/latest-cpu.json -->
 
-**Nothing on this page was run at that size.** It is arithmetic: the formulas of [benchmarks/scale.py](../benchmarks/scale.py)
-at other sizes, with what a pair looks like and what a step of SmolLM2-135M took on a 2-core CPU ({date}; {share:.2f} of
-the machine's matmul peak). `tests/test_scale.py` holds the formulas against those measurements; the last table says how
-far off they are. Shares of a GPU's peak and prices are assumptions, and named so.
+**Nothing on this page was run at that size.** It is arithmetic: the formulas of
+[benchmarks/scale.py](../benchmarks/scale.py) at other sizes, with what a pair looks like and what a step of SmolLM2-135M
+took on a 2-core CPU ({date}; {share:.2f} of the machine's matmul peak). `tests/test_scale.py` holds the formulas against
+those measurements; the last table says how far off they are. Shares of a GPU's peak and prices are assumptions, and named
+so.
 """
 
 
 def _inputs(pair: Pair) -> str:
     cards = "\n".join(
-        f"| {card.name} | {card.flops / 1e12:.0f} TFLOP/s | {card.memory / 1e9:.0f} GB | {card.bandwidth / 1e12:.2f} TB/s"
-        f" | {card.link / 1e9:.0f} GB/s | ${card.dollars:.2f} |"
+        f"| {card.name} | {card.flops / 1e12:.0f} TFLOP/s | {card.memory / 1e9:.0f} GB "
+        f"| {card.bandwidth / 1e12:.2f} TB/s | {card.link / 1e9:.0f} GB/s | ${card.dollars:.2f} |"
         for card in CARDS
     )
     shapes = "\n".join(
@@ -245,9 +246,9 @@ A pair (measured, HH-RLHF of up to 224 tokens a row): {pair.tokens:.0f} tokens w
 |---|---|---|---|---|---|
 {cards}
 
-Assumed: {SHARE_OF_PEAK:.0%} of the bfloat16 peak in training (measured on the CPU: see above; Meta reports 38 to 43 % on H100s
-in "The Llama 3 Herd of Models", table 4), {SHARE_OF_BANDWIDTH:.0%} of the bandwidth in decoding, {SHARE_OF_MEMORY:.0%} of the
-memory usable.
+Assumed: {SHARE_OF_PEAK:.0%} of the bfloat16 peak in training (measured on the CPU: see above; Meta reports 38 to 43 %
+on H100s in "The Llama 3 Herd of Models", table 4), {SHARE_OF_BANDWIDTH:.0%} of the bandwidth in decoding,
+{SHARE_OF_MEMORY:.0%} of the memory usable.
 """
 
 
@@ -285,24 +286,26 @@ def _training(pair: Pair) -> str:
   base's pass; 2 · 2 · (…) from the second epoch on with `--cache-base`. Neither the LoRA's products nor the attention's
   scores are counted, as in the measured share.
 - card-hours = FLOPs / (peak · {SHARE_OF_PEAK}) / 3600; dollars = card-hours · price; hours = card-hours / cards.
-- cards: the fewest, a power of two, onto which {PAIRS_PER_CARD} pairs a card fit with activation checkpointing (next table).
-- tokens to hide = time to gather the base three times (3 · 2 P · (cards − 1) / cards / link) over the time of one token's
-  products: smaller micro-batches wait for FSDP2's exchange.
+- cards: the fewest, a power of two, onto which {PAIRS_PER_CARD} pairs a card fit with activation checkpointing (next
+  table).
+- tokens to hide = time to gather the base three times (3 · 2 P · (cards − 1) / cards / link) over the time of one
+  token's products: smaller micro-batches wait for FSDP2's exchange.
 
 | model | card | TFLOP a pair | card-hours | cost | … cached epochs, card-hours | cards | hours | tokens to hide |
 |---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Memory of {PAIRS_PER_CARD} pairs a card ({tokens:,.0f} tokens with padding), GB: base = 2 P; LoRA = {TRAINED_BYTES} bytes a factor (weight,
-gradient and Adam's moments in float32); kept for the backward pass per layer and token = 2 · (6 hidden + 2 (heads + key
-heads) · head size + 4 intermediate), with checkpointing 2 · hidden and one layer's whole; on several cards base and LoRA
-are divided among them, and one card holds two layers and the LM head whole at a time.
+Memory of {PAIRS_PER_CARD} pairs a card ({tokens:,.0f} tokens with padding), GB: base = 2 P; LoRA = {TRAINED_BYTES} bytes
+a factor (weight, gradient and Adam's moments in float32); kept for the backward pass per layer and token = 2 · (6 hidden
++ 2 (heads + key heads) · head size + 4 intermediate), with checkpointing 2 · hidden and one layer's whole; on several
+cards base and LoRA are divided among them, and one card holds two layers and the LM head whole at a time.
 
 | model | checkpointing | base | LoRA | activations of a card | H100s needed | GB on each |
 |---|---|---|---|---|---|---|
 {chr(10).join(memory)}
 
-The base cache on disk, per million pairs: 8 bytes a response token where α₀ = α̃ (the default), 8 + 2 · hidden otherwise.
+The base cache on disk, per million pairs: 8 bytes a response token where α₀ = α̃ (the default), 8 + 2 · hidden
+otherwise.
 
 | model | α₀ = α̃ | otherwise |
 |---|---|---|
@@ -330,9 +333,9 @@ def _serving() -> str:
 
 - KV of a token = policies · 2 · layers · key heads · head size · 2 bytes: twice as much for the mixture.
 - A step reads 2 · (N + head) bytes of weights once, whatever the number of policies, and the keys and values of all
-  requests; or its products, 2 · requests · (policies · N + head), take longer. Seconds = the larger of bytes / (bandwidth ·
-  {SHARE_OF_BANDWIDTH}) and FLOPs / (peak · {SHARE_OF_PEAK}), over the cards. Their exchange and the scheduler are left out, so
-  tokens/s are an upper bound.
+  requests; or its products, 2 · requests · (policies · N + head), take longer. Seconds = the larger of bytes /
+  (bandwidth · {SHARE_OF_BANDWIDTH}) and FLOPs / (peak · {SHARE_OF_PEAK}), over the cards. Their exchange and the scheduler
+  are left out, so tokens/s are an upper bound.
 
 | model | policy | KV of a token | KV in all | cards | a step | tokens/s |
 |---|---|---|---|---|---|---|

@@ -1,6 +1,6 @@
 """Trains tiny models in one of several gloo processes; `test_distributed.py` starts it and compares what it leaves.
 
-    torchrun --nproc-per-node 2 distributed_worker.py FOLDER
+torchrun --nproc-per-node 2 distributed_worker.py FOLDER
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from datasets import Dataset
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from conftest import make_base  # noqa: E402
+from conftest import make_base
 
-from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments  # noqa: E402
-from qadapter.data import Anchor  # noqa: E402
-from qadapter.train import base_cache  # noqa: E402
+from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments
+from qadapter.data import Anchor
+from qadapter.train import base_cache
 
 STEPS = {"max_steps": 12, "save_strategy": "steps", "save_steps": 3}
 """Two epochs of 23 pairs in steps of 4: the last step of an epoch has 3 pairs, too few for two full shares."""

@@ -1,4 +1,4 @@
-"""The formulas of docs/scale.md against the small measurements and against a model itself; the page is what they say."""
+"""The formulas of docs/scale.md against the small measurements and a model itself; the page is what they say."""
 
 from __future__ import annotations
 

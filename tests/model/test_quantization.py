@@ -59,7 +59,9 @@ def test_gradients_are_those_of_the_dequantized_base(folder: Path, load_in: str)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             scale = float(expected[name].grad.abs().max())
-            torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=0, atol=5 * tolerance * scale, msg=name)
+            torch.testing.assert_close(
+                parameter.grad, expected[name].grad, rtol=0, atol=5 * tolerance * scale, msg=name
+            )
 
 
 def dequantized(folder: Path, base: torch.nn.Module) -> torch.nn.Module:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -83,7 +82,9 @@ def test_two_processes_do_what_one_does(two: Path, one: dict[str, Path], engine:
 def test_a_base_cache_built_by_two_is_that_of_one(two: Path, one: dict[str, Path], engine: str) -> None:
     (ours,), (theirs,) = ((folder / "base-states").iterdir() for folder in (two / engine / "cached", one["cached"]))
     assert ours.name == theirs.name
-    records = [torch.frombuffer(bytearray((f / "states.bin").read_bytes()), dtype=torch.float32) for f in (ours, theirs)]
+    records = [
+        torch.frombuffer(bytearray((f / "states.bin").read_bytes()), dtype=torch.float32) for f in (ours, theirs)
+    ]
     torch.testing.assert_close(records[0], records[1], rtol=1e-5, atol=1e-5)
     lines = [json.loads(line)["chunk"] for line in (ours / "chunks.jsonl").read_text().split()]
     assert sorted(lines) == list(range(len(lines)))

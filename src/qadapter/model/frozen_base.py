@@ -43,7 +43,7 @@ def lm_head_of(base: PreTrainedModel) -> LMHead:
 
     Returns:
         A view on the weights as they are now (they may have moved to another device since the last call). Sharded
-        ones (FSDP) are gathered, so all processes must call this: the products with them are not the head's own
+        ones (FSDP, ZeRO-3) are gathered, so all processes must call this: the products with them are not the head's own
         forward, before which FSDP would do it.
     """
     linear = base.get_output_embeddings()
@@ -58,6 +58,11 @@ def lm_head_of(base: PreTrainedModel) -> LMHead:
 
 
 def _whole(weight: Tensor) -> Tensor:
+    if hasattr(weight, "ds_id"):  # ZeRO-3
+        from deepspeed.zero import GatheredParameters
+
+        with GatheredParameters([weight]):
+            return weight.detach().clone()
     return weight.detach().full_tensor() if isinstance(weight, DTensor) else weight
 
 

@@ -80,10 +80,9 @@ def load_base(
         )
     except (OSError, ValueError) as error:
         raise ConfigError(f"the base model {str(name)!r} cannot be loaded: {error}") from error
-    offloaded = sorted(part for part, place in (getattr(model, "hf_device_map", None) or {}).items() if place == "disk")
-    if offloaded or any(parameter.is_meta for parameter in model.parameters()) and device_map is not None:
+    if device_map is not None and any(parameter.is_meta for parameter in model.parameters()):
         raise ConfigError(
-            f"{name} does not fit onto the devices: parts of it would be fetched for every pass ({offloaded[:3]}, ...).",
+            f"{name} does not fit onto the devices: parts of it would be fetched anew for every pass.",
             hint="store the base in fewer bits (load_in 4bit), or use more or larger devices",
         )
     # Artifacts record this name; a path into our cache would mean nothing on another machine.

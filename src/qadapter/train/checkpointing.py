@@ -1,7 +1,7 @@
 """Checkpoints that do not depend on how many processes wrote them, or under which engine.
 
-    checkpoint-N/             an artifact: the adapter, its constants, the tokenizer
-    checkpoint-N/optimizer.pt, scheduler.pt, rng_state*.pth, trainer_state.json    as the Trainer has them
+checkpoint-N/             an artifact: the adapter, its constants, the tokenizer
+checkpoint-N/optimizer.pt, scheduler.pt, rng_state*.pth, trainer_state.json    as the Trainer has them
 """
 
 from __future__ import annotations
@@ -38,9 +38,13 @@ class CheckpointingTrainer(FittingTrainer):
             self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        optimizer = whole_optimizer(self.optimizer)
+        if self.is_deepspeed_enabled:
+            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        else:
+            optimizer = whole_optimizer(self.optimizer)
+            if self.args.should_save:
+                torch.save(optimizer, Path(output_dir) / OPTIMIZER_FILE)
         if self.args.should_save:
-            torch.save(optimizer, Path(output_dir) / OPTIMIZER_FILE)
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
 
     def _prepare_for_training(
@@ -75,8 +79,27 @@ class CheckpointingTrainer(FittingTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         assert checkpoint is not None
-        load_optimizer(self.optimizer, _load(Path(checkpoint) / OPTIMIZER_FILE))
+        if self.is_deepspeed_enabled:
+            self._load_zero_states(checkpoint)
+        else:
+            load_optimizer(self.optimizer, _load(Path(checkpoint) / OPTIMIZER_FILE))
         self.lr_scheduler.load_state_dict(_load(Path(checkpoint) / SCHEDULER_FILE))
+
+    def _load_zero_states(self, checkpoint: str) -> None:
+        try:
+            found, _ = self.model_wrapped.load_checkpoint(
+                checkpoint, load_module_strict=False, load_lr_scheduler_states=False
+            )
+        except Exception as error:  # of classes that only DeepSpeed knows
+            raise ConfigError(
+                f"DeepSpeed cannot go on from {checkpoint}: {error}",
+                hint="resume with as many processes and the ZeRO stage that wrote it; DDP and FSDP2 do not need that",
+            ) from error
+        if found is None:
+            raise ConfigError(
+                f"{checkpoint} was not written by DeepSpeed.",
+                hint="resume with recipes/accelerate/ddp.yaml or fsdp2.yaml",
+            )
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -32,10 +32,18 @@ def spread_like(value: Tensor, other: Tensor) -> Tensor:
 def whole_adapter(model: QAdapterForCausalLM) -> dict[str, Tensor]:
     """The adapter's factors by their names in the `PeftModel`, whole and on the CPU. All processes must call this."""
     return {
-        name: whole(parameter.detach()).cpu()
+        name: _whole_parameter(parameter).cpu()
         for name, parameter in model.peft_model.named_parameters()
         if "lora_" in name
     }
+
+
+def _whole_parameter(parameter: Tensor) -> Tensor:
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):  # ZeRO-3; ZeRO-1 and 2
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        return safe_get_full_fp32_param(parameter)
+    return whole(parameter.detach())
 
 
 @torch.no_grad()
