@@ -215,10 +215,10 @@ _HEAD = """# Scale: what 8B and 70B would cost
 <!-- made by `python benchmarks/scale.py` from benchmarks/results/latest-cpu.json -->
 
 **Nothing on this page was run at that size.** It is arithmetic: the formulas of
-[benchmarks/scale.py](../benchmarks/scale.py) at other sizes, with what a pair looks like and what a step of SmolLM2-135M
-took on a 2-core CPU ({date}; {share:.2f} of the machine's matmul peak). `tests/test_scale.py` holds the formulas against
-those measurements; the last table says how far off they are. Shares of a GPU's peak and prices are assumptions, and named
-so.
+[benchmarks/scale.py](../benchmarks/scale.py) at other sizes, with what a pair looks like and what a step of
+SmolLM2-135M took on a 2-core CPU ({date}; {share:.2f} of the machine's matmul peak). `tests/test_scale.py` holds the
+formulas against those measurements; the last table says how far off they are. Shares of a GPU's peak and prices are
+assumptions, and named so.
 """
 
 
@@ -295,10 +295,10 @@ def _training(pair: Pair) -> str:
 |---|---|---|---|---|---|---|---|---|
 {chr(10).join(rows)}
 
-Memory of {PAIRS_PER_CARD} pairs a card ({tokens:,.0f} tokens with padding), GB: base = 2 P; LoRA = {TRAINED_BYTES} bytes
-a factor (weight, gradient and Adam's moments in float32); kept for the backward pass per layer and token = 2 · (6 hidden
-+ 2 (heads + key heads) · head size + 4 intermediate), with checkpointing 2 · hidden and one layer's whole; on several
-cards base and LoRA are divided among them, and one card holds two layers and the LM head whole at a time.
+Memory of {PAIRS_PER_CARD} pairs a card ({tokens:,.0f} tokens with padding), GB: base = 2 P; LoRA = {TRAINED_BYTES}
+bytes a factor (weight, gradient and Adam's moments in float32); kept for the backward pass per layer and token = 2 ·
+(6 hidden + 2 (heads + key heads) · head size + 4 intermediate), with checkpointing 2 · hidden and one layer's whole;
+on several cards base and LoRA are divided among them, and one card holds two layers and the LM head whole at a time.
 
 | model | checkpointing | base | LoRA | activations of a card | H100s needed | GB on each |
 |---|---|---|---|---|---|---|
@@ -334,8 +334,8 @@ def _serving() -> str:
 - KV of a token = policies · 2 · layers · key heads · head size · 2 bytes: twice as much for the mixture.
 - A step reads 2 · (N + head) bytes of weights once, whatever the number of policies, and the keys and values of all
   requests; or its products, 2 · requests · (policies · N + head), take longer. Seconds = the larger of bytes /
-  (bandwidth · {SHARE_OF_BANDWIDTH}) and FLOPs / (peak · {SHARE_OF_PEAK}), over the cards. Their exchange and the scheduler
-  are left out, so tokens/s are an upper bound.
+  (bandwidth · {SHARE_OF_BANDWIDTH}) and FLOPs / (peak · {SHARE_OF_PEAK}), over the cards. Their exchange and the
+  scheduler are left out, so tokens/s are an upper bound.
 
 | model | policy | KV of a token | KV in all | cards | a step | tokens/s |
 |---|---|---|---|---|---|---|

@@ -44,6 +44,6 @@ def run(args: argparse.Namespace) -> int:
     from .train_run import launch_run, train
 
     if not in_launched_process():
-        return train(args.rest) if not launch_run(args.rest) else 0
+        return 0 if launch_run(args.rest) else train(args.rest)
     with errors_for_the_launcher():
         return train(args.rest)
