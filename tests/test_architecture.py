@@ -28,7 +28,7 @@ LAYERS = [
 ]
 OPTIONAL = {
     *("trl", "gguf", "matplotlib", "lm_eval", "vllm", "gradio", "fastapi", "uvicorn", "bitsandbytes", "wandb"),
-    "tensorboard",
+    *("tensorboard", "deepspeed"),
 }
 MODULES = sorted(ROOT.rglob("*.py"))
 # A package that is nothing without its extra: it is imported lazily as a whole.

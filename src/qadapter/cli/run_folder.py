@@ -117,4 +117,4 @@ def _missing(checkpoint: Path) -> str | None:
             json.loads((checkpoint / name).read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError):
             return f"{name} is damaged"
-    return None if any(checkpoint.glob("*optim*")) else "no state of the optimizer"
+    return None if any(checkpoint.rglob("*optim*")) else "no state of the optimizer"

@@ -96,7 +96,8 @@ def run(args: argparse.Namespace, when_listening: Callable[[str], None] | None =
 
     quiet_libraries()
     with listen(args.host, args.port) as socket:  # an address that is taken shows before the model is loaded
-        served = load_adapters(args.adapters, args.base, dtype=args.dtype, trust_remote_code=args.trust_remote_code)
+        load = {"dtype": args.dtype, "load_in": args.load_in, "trust_remote_code": args.trust_remote_code}
+        served = load_adapters(args.adapters, args.base, **load)
         _serve(args, served, rules, socket, when_listening)
     return 0
 

@@ -12,6 +12,7 @@ caches            KV caches that count rows in pairs
 modeling          QAdapterForCausalLM: the loss of pairs in its forward, the mixed policy in generate()
 fingerprint       which base and which tokenizer an adapter belongs to
 artifact          saving and loading the folder
+quantization      a base in 8 or 4 bits
 loading           base models by name, and the default model without a model hub
 """
 

@@ -6,7 +6,7 @@ From outside it sees B rows. It knows nothing of data files or trainers: a prefe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from ..errors import ConfigError, UnsupportedModelError
 from .caches import PairedRows, pair_cache
 from .constants import QConstants
 from .dial import checked_dial, rows_needed
+from .fingerprint import weights_fingerprint
 from .frozen_base import check_lm_head, freeze_base, lm_head_of
 from .lora import RowRouter, Rows, check_lora, default_lora
 from .masked_attention import matrix_attention
 from .pair_loss import PreferenceOutput, pair_loss
 from .preference_batch import PreferenceBatch, preference_batch
+from .quantization import is_quantized
 from .shared_prefix import packed_attention_mask, packed_block_mask, shortest_window, why_not_packable
 from .small_steps import small_steps
 
@@ -80,6 +82,9 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         self.constants = constants or QConstants()
         self.peft_model = peft_model
         self.generation_config = base.generation_config
+        self._no_split_modules = base._no_split_modules  # what FSDP shards as one
+        if hasattr(base, "hf_device_map"):
+            self.hf_device_map = base.hf_device_map  # the Trainer leaves a model on its devices that has one
         check_lora(peft_model)
         self.row_router = RowRouter(base)
         self.window = shortest_window(base)
@@ -100,6 +105,11 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
     def head(self) -> LMHead:
         """The frozen LM head that both policies share."""
         return lm_head_of(self.base)
+
+    @cached_property
+    def base_fingerprint(self) -> str | None:
+        """`weights_fingerprint` of the base: a constant, as the base is. Taken before the weights are sharded."""
+        return weights_fingerprint(self.base)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -220,11 +230,12 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
                 f"base_states holds {len(known.action_logits)} states, the responses of this batch have "
                 f"{len(batch.states.row)}."
             )
-        base = self._base_states(batch, anchor) if known is None else known
+        head = self.head
+        base = self._base_states(batch, head, anchor) if known is None else known
         with self.row_router.route(Rows.ADAPTER), matrix_attention(self.base):
             adapter_hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
         anchor = None if anchor is None else anchor.chunk(2)[0]
-        return pair_loss(adapter_hidden, base, self.head, self.constants, batch.states, anchor)
+        return pair_loss(adapter_hidden, base, head, self.constants, batch.states, anchor)
 
     def base_states_of_pairs(self, *args: Any, anchor: Tensor | None = None, **kwargs: Any) -> BaseStates:
         """What the base contributes to the loss of a preference batch: the same whatever the adapter has learned.
@@ -236,14 +247,14 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
         Returns:
             One entry per state that counts, in the order of `ResponseStates`; no gradients.
         """
-        return self._base_states(self._batch(*args, **kwargs), anchor)
+        return self._base_states(self._batch(*args, **kwargs), self.head, anchor)
 
     @torch.no_grad()
-    def _base_states(self, batch: PreferenceBatch, anchor: Tensor | None) -> BaseStates:
+    def _base_states(self, batch: PreferenceBatch, head: LMHead, anchor: Tensor | None) -> BaseStates:
         with self.row_router.route(Rows.BASE), matrix_attention(self.base):
             hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
         keep_hidden = anchor is not None or self.constants.needs_base_hidden
-        return base_states(hidden, self.head, batch.states.action, keep_hidden=keep_hidden)
+        return base_states(hidden, head, batch.states.action, keep_hidden=keep_hidden)
 
     def _batch(self, *args: Any, **kwargs: Any) -> PreferenceBatch:
         flex = self.base.config.get_text_config()._attn_implementation == "flex_attention"
@@ -306,6 +317,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
         Raises:
             ConfigError: the policy is not the adapter's own softmax(z₁); it is in `residual` with α₀ = α̃.
+            UnsupportedModelError: the base is quantized.
 
         Source: with Q̂ = α̃·(z₁ − z₀) and ρ = α₀/α̃ = 1, π̃ = softmax(z₁).
         """
@@ -316,25 +328,36 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
                 "gives.",
                 hint="train with parametrization residual and alpha_0 = alpha_tilde, or decode with both policies",
             )
+        if is_quantized(self.base):
+            raise UnsupportedModelError(
+                "the base is quantized: the sum with the adapter would be rounded to its few bits again.",
+                hint="load the artifact on the base in full precision (without load_in) and fold that",
+            )
         self.row_router.remove()
         return self.peft_model.merge_and_unload(safe_merge=True)
 
     # ------------------------------------------------------------------ save and load
 
     def save_pretrained(
-        self, save_directory: str | Path, *, tokenizer: PreTrainedTokenizerBase | None = None, **kwargs: Any
+        self,
+        save_directory: str | Path,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        state_dict: dict[str, Tensor] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Write the artifact: `qadapter_config.json`, `adapter/` (PEFT's files), a model card, the tokenizer.
 
         Args:
             save_directory: the folder; made if missing.
             tokenizer: saved beside the adapter, and its hash in the config.
+            state_dict: the adapter's factors, where the model's own are sharded.
             is_main_process: only that process writes (default True).
         """
         from .artifact import save_artifact
 
         if kwargs.get("is_main_process", True):
-            save_artifact(self, Path(save_directory), tokenizer)
+            save_artifact(self, Path(save_directory), tokenizer, state_dict)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, base: Any = None, **kwargs: Any) -> QAdapterForCausalLM:

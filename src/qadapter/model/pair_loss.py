@@ -44,6 +44,10 @@ class PreferenceOutput(NamedTuple):
     anchor: Tensor
     """bool: the base's own answers instead of a preference."""
 
+    def of_pairs(self, which: Tensor) -> PreferenceOutput:
+        """The terms of some pairs, [pairs] bool; `loss` stays that of all."""
+        return PreferenceOutput(self.loss, *(field[which] for field in self[1:]))
+
 
 def pair_loss(
     adapter_hidden: Tensor,
