@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 
 
 def _meaning(text: str, default: Any = None) -> Any:
@@ -33,3 +33,35 @@ class MergedArguments(PeftArguments):
     """As for the plain LoRA, and how the weights are cut into files."""
 
     max_shard_size: str = _meaning("largest file of weights", "5GB")
+
+
+@dataclass(frozen=True)
+class GgufArguments(PeftArguments):
+    """Which of llama.cpp's converters, where it is, and in which precision it writes."""
+
+    form: str = _meaning("merged: a whole model; lora: an adapter beside the base's own GGUF", "merged")
+    outtype: str = _meaning("precision of the file: f32, f16, bf16, q8_0 or auto (16 bit)", "auto")
+    llama_cpp: str | None = _meaning("a checkout of llama.cpp (default: the converter on the PATH)")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("--form", self.form, ("merged", "lora"))
+        check_choice("--outtype", self.outtype, ("f32", "f16", "bf16", "q8_0", "auto"))
+
+
+@dataclass(frozen=True)
+class HubArguments:
+    """What the card says, and whether anything is pushed at all."""
+
+    dry_run: bool = _meaning("show the card and the files that would be pushed, and push nothing", False)
+    public: bool = _meaning("make the repository public (default: private)", False)
+    eval: str | None = _meaning(
+        "what `qadapter eval --output` wrote, for the table of what was gained and kept (default: ADAPTER/eval.json)"
+    )
+    data: str | None = _meaning("what the preference pairs are, in words (default: the train file's name)")
+
+
+def check_choice(flag: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise `ConfigError` where a value is none of the choices."""
+    if value not in choices:
+        raise ConfigError(f"{flag} must be one of {', '.join(choices)}, got {value!r}{did_you_mean(value, choices)}")

@@ -16,9 +16,9 @@ fitting           the Trainer's step on such parts
 trainer           QAdapterTrainer
 """
 
-from .arguments import QAdapterTrainingArguments
+from .arguments import RUN_CONFIG_FILE, QAdapterTrainingArguments
 from .dataset import tokenize_dataset
 from .presets import PRESETS
 from .trainer import QAdapterTrainer
 
-__all__ = ["PRESETS", "QAdapterTrainer", "QAdapterTrainingArguments", "tokenize_dataset"]
+__all__ = ["PRESETS", "RUN_CONFIG_FILE", "QAdapterTrainer", "QAdapterTrainingArguments", "tokenize_dataset"]
