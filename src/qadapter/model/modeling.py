@@ -220,7 +220,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
                 f"base_states holds {len(known.action_logits)} states, the responses of this batch have "
                 f"{len(batch.states.row)}."
             )
-        base = self._base_states(batch) if known is None else known
+        base = self._base_states(batch, anchor) if known is None else known
         with self.row_router.route(Rows.ADAPTER), matrix_attention(self.base):
             adapter_hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
         anchor = None if anchor is None else anchor.chunk(2)[0]
@@ -231,18 +231,19 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             *args, **kwargs: input_ids, attention_mask, completion_mask, terminated, and what the backbone takes.
-            anchor: makes no difference here.
+            anchor: where it is given, h₀ is kept.
 
         Returns:
             One entry per state that counts, in the order of `ResponseStates`; no gradients.
         """
-        return self._base_states(self._batch(*args, **kwargs))
+        return self._base_states(self._batch(*args, **kwargs), anchor)
 
     @torch.no_grad()
-    def _base_states(self, batch: PreferenceBatch) -> BaseStates:
+    def _base_states(self, batch: PreferenceBatch, anchor: Tensor | None) -> BaseStates:
         with self.row_router.route(Rows.BASE), matrix_attention(self.base):
             hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
-        return base_states(hidden, self.head, batch.states.action, keep_hidden=self.constants.needs_base_hidden)
+        keep_hidden = anchor is not None or self.constants.needs_base_hidden
+        return base_states(hidden, self.head, batch.states.action, keep_hidden=keep_hidden)
 
     def _batch(self, *args: Any, **kwargs: Any) -> PreferenceBatch:
         flex = self.base.config.get_text_config()._attn_implementation == "flex_attention"
