@@ -60,7 +60,9 @@ def run(args: argparse.Namespace) -> int:
     target = TARGETS[args.to]
     (chosen,) = parse_config((target.arguments,), args.rest)
     quiet_libraries()
-    target.export(open_source(args.directory, partial(load, args)), chosen, args.output, overwrite=args.overwrite)
+    target.export(
+        open_source(args.directory, partial(load, args), args.seed), chosen, args.output, overwrite=args.overwrite
+    )
     print(args.output)
     return 0
 

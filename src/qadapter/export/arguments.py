@@ -36,6 +36,23 @@ class MergedArguments(PeftArguments):
 
 
 @dataclass(frozen=True)
+class DistilledArguments(PeftArguments):
+    """As for the plain LoRA, and how it is trained."""
+
+    samples: int = _meaning("prompts that the base writes, each answered twice by the mixed policy", 256)
+    max_new_tokens: int = _meaning("most tokens of such an answer", 64)
+    num_train_epochs: float = _meaning("passes over the samples", 3.0)
+    learning_rate: float = _meaning("peak learning rate of AdamW", 3e-4)
+    per_device_train_batch_size: int = _meaning("samples per step", 8)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("samples", "max_new_tokens", "num_train_epochs", "learning_rate", "per_device_train_batch_size"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name):g}")
+
+
+@dataclass(frozen=True)
 class GgufArguments(PeftArguments):
     """Which of llama.cpp's converters, where it is, and in which precision it writes."""
 

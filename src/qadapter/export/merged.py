@@ -18,11 +18,12 @@ from torch import Tensor
 
 from ..baselines import scaled_adapter
 from ..evaluate.inputs import read_neutral_prompts
+from ..evaluate.policy import forward_at
 from ..model import QAdapterForCausalLM
 from .arguments import MergedArguments, PeftArguments
 from .card import write_card
 from .new_folder import new_folder
-from .single import ExportDistance, check_single_policy, measured_distance, report
+from .single import ExportDistance, check_single_policy, measured_distance, probe, report
 from .source import Source
 
 
@@ -52,8 +53,9 @@ def write_model(source: Source, args: PeftArguments, folder: Path, max_shard_siz
     model, tokenizer = source.load()
     distance = None
     if args.strength != 1 or model.dtype != torch.float32:
+        states = probe(model, tokenizer, args.strength, prompts)
         exported = partial(_as_folded, model, args.strength)
-        distance = measured_distance(model, tokenizer, exported, strength=args.strength, prompts=prompts)
+        distance = measured_distance(states, forward_at(model, args.strength), exported, model.device)
     report(args.strength, distance)
     with scaled_adapter(model, args.strength):
         folded = model.fold()

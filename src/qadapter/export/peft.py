@@ -15,11 +15,12 @@ from transformers import PreTrainedTokenizerBase
 
 from ..baselines import scaled_adapter
 from ..evaluate.inputs import read_neutral_prompts
+from ..evaluate.policy import forward_at
 from ..model import QAdapterForCausalLM
 from .arguments import PeftArguments
 from .card import write_card
 from .new_folder import new_folder
-from .single import ExportDistance, check_single_policy, measured_distance, report
+from .single import ExportDistance, check_single_policy, measured_distance, probe, report
 from .source import Source
 
 
@@ -56,15 +57,21 @@ def write_lora(source: Source, args: PeftArguments, folder: Path) -> WrittenLora
     model, tokenizer = source.load()
     distance = None
     if args.strength != 1:
+        states = probe(model, tokenizer, args.strength, prompts)
         exported = partial(_as_scaled, model, args.strength)
-        distance = measured_distance(model, tokenizer, exported, strength=args.strength, prompts=prompts)
+        distance = measured_distance(states, forward_at(model, args.strength), exported, model.device)
     report(args.strength, distance)
-    with torch.no_grad():
-        for name, parameter in model.peft_model.named_parameters():
-            if "lora_B" in name or "lora_embedding_B" in name:
-                parameter.mul_(args.strength)
+    scale_factors(model, args.strength)
     model.peft_model.save_pretrained(folder, safe_serialization=True)
     return WrittenLora(model, tokenizer, distance)
+
+
+@torch.no_grad()
+def scale_factors(model: QAdapterForCausalLM, scale: float) -> None:
+    """Multiply the LoRA's product by a number, for good."""
+    for name, parameter in model.peft_model.named_parameters():
+        if "lora_B" in name or "lora_embedding_B" in name:
+            parameter.mul_(scale)
 
 
 def _as_scaled(model: QAdapterForCausalLM, scale: float, **inputs: Any) -> Any:

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .arguments import GgufArguments, HubArguments, MergedArguments, PeftArguments
+from .arguments import DistilledArguments, GgufArguments, HubArguments, MergedArguments, PeftArguments
 
 
 class Export(Protocol):
@@ -46,6 +46,9 @@ class Target:
 TARGETS: dict[str, Target] = {
     "peft": Target("peft", "a plain LoRA, for any engine that reads PEFT's files", PeftArguments),
     "merged": Target("merged", "a plain model: the LoRA folded into the base's weights", MergedArguments),
+    "distilled": Target(
+        "distilled", "a plain LoRA trained to match the mixed policy at any strength", DistilledArguments
+    ),
     "gguf": Target("gguf", "a GGUF file for llama.cpp, by llama.cpp's own converter", GgufArguments),
     "hub": Target("hub", "the artifact and its card, pushed to the Hugging Face hub", HubArguments),
 }

@@ -73,7 +73,7 @@ def tokenize_dataset(
 
 
 def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_length: int | None) -> Dataset | None:
-    """The pairs and the anchors as one data set, with a column `anchor`; the pairs alone where there are no anchors.
+    """The pairs and the anchors as one data set, with a column `anchor`; either alone where the other is missing.
 
     Args:
         tokenized: pairs from `tokenize_dataset`, or None.
@@ -83,7 +83,7 @@ def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_lengt
     Raises:
         DataError: an anchor whose prompt leaves no room for an answer.
     """
-    if tokenized is None or not anchors:
+    if not anchors:
         return tokenized
     rows = []
     for number, anchor in enumerate(anchors, start=1):
@@ -98,5 +98,7 @@ def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_lengt
             row |= {f"{side}_ids": ids[:room], f"{side}_terminated": finished and len(ids[:room]) == len(ids)}
             row["length"] += len(ids[:room])
         rows.append(row)
+    if tokenized is None:
+        return Dataset.from_list(rows)
     pairs = tokenized.add_column("anchor", [False] * len(tokenized))
     return concatenate_datasets([pairs, Dataset.from_list(rows).cast(pairs.features)])

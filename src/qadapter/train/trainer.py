@@ -53,7 +53,8 @@ class QAdapterTrainer(FittingTrainer):
         optimizers: optimizer and scheduler, instead of those that `args` describes.
         peft_config: the LoRA, instead of the `lora_*` fields of `args`.
         anchors: answers of the base to other prompts, from `qadapter.generate.sample_anchors`: mixed into the training
-            pairs, they hold the policy at the base with the weight `anchor_coef`.
+            pairs, they hold the policy at the base with the weight `anchor_coef`. Without a train_dataset they are all
+            that is trained on.
 
     Raises:
         ConfigError, DataError, UnsupportedModelError: see their texts. Training and evaluation raise
