@@ -16,7 +16,7 @@ from qadapter.cli.main import main
 
 MakeArtifact = Callable[..., Path]
 CONVERTERS = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py")
-# As llama.cpp's, with the arguments that we use. It loads what it is given with the libraries that the real ones use.
+# As llama.cpp's, with the arguments that we use.
 CONVERTER = """
 import argparse, json, pathlib, sys
 parser = argparse.ArgumentParser()
@@ -26,14 +26,14 @@ parser.add_argument("--outfile", type=pathlib.Path)
 parser.add_argument("--outtype", choices=["f32", "f16", "bf16", "q8_0", "auto"])
 args = parser.parse_args()
 from safetensors import safe_open
-from transformers import AutoConfig, AutoTokenizer
 lora = pathlib.Path(sys.argv[0]).name == "convert_lora_to_gguf.py"
 assert (args.base is not None) == lora
-config = AutoConfig.from_pretrained(args.base if lora else args.input)
-AutoTokenizer.from_pretrained(args.base if lora else args.input)
-with safe_open(args.input / ("adapter_model.safetensors" if lora else "model.safetensors"), "pt") as file:
+described = args.base if lora else args.input
+config = json.loads((described / "config.json").read_text())
+assert (described / "tokenizer.json").is_file()
+with safe_open(args.input / ("adapter_model.safetensors" if lora else "model.safetensors"), "np") as file:
     names = sorted(file.keys())
-facts = {"outtype": args.outtype, "architecture": config.architectures[0], "lora": lora, "tensors": names}
+facts = {"outtype": args.outtype, "architecture": config["architectures"][0], "lora": lora, "tensors": names}
 args.outfile.write_text(json.dumps(facts))
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +11,8 @@ import peft
 import pytest
 import torch
 import transformers
-from conftest import FAMILIES, PAPER, RESIDUAL, two_logits
+from conftest import FAMILIES, PAPER, RESIDUAL
+from exported import DORA, IDS, dense_kl, export, record_of, reloaded
 from peft import LoraConfig
 
 from qadapter import QAdapterForCausalLM, QConstants, load_tokenizer
@@ -23,46 +23,10 @@ from qadapter.evaluate.retention import as_input
 from qadapter.generate import answer_prompts
 
 MakeArtifact = Callable[..., Path]
-IDS = torch.tensor([[1, 9, 10, 11, 12, 30, 31], [1, 3, 8, 20, 5, 44, 2]])
-DORA = LoraConfig(r=4, use_dora=True, target_modules="all-linear", task_type="CAUSAL_LM")
 PATTERNS = LoraConfig(
     r=4, lora_alpha=6, use_rslora=True, rank_pattern={"q_proj": 2}, alpha_pattern={"v_proj": 3},
     target_modules="all-linear", task_type="CAUSAL_LM",
 )  # fmt: skip
-
-
-def export(adapter: Path, target: str, output: Path, *flags: object) -> Path:
-    assert main(["export", str(adapter), "--to", target, "--output", str(output), *map(str, flags)]) == 0
-    return output
-
-
-def reloaded(target: str, folder: Path, adapter: Path) -> torch.nn.Module:
-    if target == "merged":
-        return transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
-    base = transformers.AutoModelForCausalLM.from_pretrained(adapter.parent / "base")
-    return peft.PeftModel.from_pretrained(base, folder).eval()
-
-
-def record_of(folder: Path) -> dict:
-    return json.loads((folder / "qadapter_export.json").read_text(encoding="utf-8"))
-
-
-@torch.no_grad()
-def dense_kl(adapter: Path, exported: torch.nn.Module, strength: float, prompts_file: Path) -> float:
-    """KL(exact ‖ exported) per token, one unpadded sequence at a time, from two passes through PEFT's own switch."""
-    model, tokenizer = QAdapterForCausalLM.from_pretrained(adapter), load_tokenizer(adapter)
-    texts = [as_input(row, tokenizer) for row in read_neutral_prompts(str(prompts_file))]
-    total, tokens = 0.0, 0
-    for text in texts:
-        (answer,) = answer_prompts(model, tokenizer, [text], max_new_tokens=32, strength=strength)
-        prompt = encode_prompt(text, tokenizer)
-        ids = torch.tensor([prompt + answer.token_ids])
-        z1, z0 = two_logits(model, input_ids=ids)
-        exact = (strength * z1 + (1 - strength) * z0).double().log_softmax(-1)
-        got = exported(ids).logits.double().log_softmax(-1)
-        kl = (exact.exp() * (exact - got)).sum(-1)[0, len(prompt) - 1 : -1]
-        total, tokens = total + kl.sum().item(), tokens + len(kl)
-    return total / tokens
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -164,7 +128,7 @@ def test_measuring_leaves_no_trace_in_the_model(make_artifact: MakeArtifact) -> 
         expected = model(IDS, strength=0.5).logits
         for policy in (_as_folded, _as_scaled):
             policy(model, 0.3, input_ids=IDS)
-            with pytest.raises(TypeError):
+            with pytest.raises(ValueError, match="exactly one of input_ids"):
                 policy(model, 0.3, input_ids=None)
         assert torch.equal(model(IDS, strength=0.5).logits, expected)
     after = model.state_dict()

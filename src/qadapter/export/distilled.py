@@ -6,6 +6,7 @@ of these answers, by the project's trainer. What it reached is measured on other
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,11 @@ from .arguments import DistilledArguments
 from .card import write_card
 from .new_folder import new_folder
 from .peft import how_to_load_lora
-from .single import ExportDistance, logger, measured_distance, probe, report
+from .single import ExportDistance, measured_distance, probe, report
 from .source import Source
 from .student import STUDENT_CONSTANTS, Student
+
+logger = logging.getLogger(__name__)
 
 
 def export(source: Source, args: DistilledArguments, output: str, *, overwrite: bool) -> None:
