@@ -17,9 +17,8 @@ from ..data import Anchor
 from ..errors import ConfigError
 from ..evaluate.inputs import read_neutral_prompts
 from ..evaluate.policy import forward_at, policy_at
-from ..generate import sample_anchors
 from ..model import QConstants
-from ..train import QAdapterTrainer, QAdapterTrainingArguments
+from ..train import QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
 from .arguments import DistilledArguments
 from .card import write_card
 from .new_folder import new_folder

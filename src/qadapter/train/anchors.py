@@ -7,6 +7,7 @@ are drawn from the base's own distribution, at temperature 1 and uncut.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -15,6 +16,8 @@ from transformers import PreTrainedTokenizerBase
 from ..data import Anchor, encode_prompt, end_of_turn_id
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM
+
+logger = logging.getLogger(__name__)
 
 _BATCH = 16
 _BASE = {"strength": 0.0, "alpha_0": 1.0, "alpha_tilde": 1.0}
@@ -48,8 +51,10 @@ def sample_anchors(
         answered_by: the policy that answers: strength, alpha_0, alpha_tilde; default the base.
         on_batch: called with the number of anchors so far.
 
+    A model that hardly ever ends a user's turn that it began itself gets plain texts instead, with a warning.
+
     Raises:
-        ConfigError: the model hardly ever ends a user's turn that it began itself, or not within max_length.
+        ConfigError: max_length leaves no room for an answer.
     """
     model.eval()
     torch.manual_seed(seed)
@@ -58,16 +63,23 @@ def sample_anchors(
     tried = 0
     room = None if max_length is None else max_length - 1
     while len(anchors) < count:
-        wanted = (conversations if len(anchors) < conversations else count) - len(anchors)
+        if len(anchors) < conversations and tried > _TRIES * (conversations + _BATCH):
+            logger.warning(
+                "of %d user turns that the model began, %d came to an end within %d tokens and fit into max_length=%s: "
+                "the other anchors are plain texts.",
+                tried, len(anchors), _TURN_TOKENS, max_length,
+            )  # fmt: skip
+            conversations = len(anchors)
         chat = len(anchors) < conversations
-        if tried > _TRIES * (count + _BATCH):
-            raise ConfigError(
-                f"of {tried} prompts that the model wrote itself, {len(anchors)} came to an end within "
-                f"{_TURN_TOKENS} tokens and fit into max_length={max_length}; {count} are needed.",
-                hint="raise max_length, or train without anchors",
-            )
+        wanted = (conversations if chat else count) - len(anchors)
         prompts = _user_turns(model, tokenizer) if chat else _openings(model, tokenizer)
         prompts = [prompt for prompt in prompts if room is None or len(prompt) <= room]
+        if not chat and not prompts:
+            raise ConfigError(
+                f"the beginning of a plain text has {_OPENING_TOKENS} tokens and max_length is {max_length}: no room "
+                "for an answer.",
+                hint="raise max_length, or train without anchors (anchors: 0)",
+            )
         tried += _BATCH
         end = end_of_turn_id(tokenizer) if chat else tokenizer.eos_token_id
         anchors += _answered(model, prompts[:wanted], end, max_new_tokens, answered_by)
