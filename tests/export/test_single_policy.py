@@ -157,6 +157,21 @@ def test_the_tokenizer_and_a_card_come_along(target: str, make_artifact: MakeArt
     assert "| `alpha_tilde` | 0.3 |" in card
 
 
+def test_an_embedding_that_is_also_the_head_cannot_be_folded(
+    make_artifact: MakeArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lora = LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"], task_type="CAUSAL_LM")
+    tied, untied = (make_artifact(family, lora=lora) for family in ("qwen3", "llama"))
+    assert main(["export", str(tied), "--to", "merged", "--output", str(tmp_path / "out")]) == 2
+    assert "the LM head has the same weights" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    for adapter, target in ((tied, "peft"), (untied, "merged")):
+        model = reloaded(target, export(adapter, target, tmp_path / target), adapter)
+        with torch.no_grad():
+            expected = QAdapterForCausalLM.from_pretrained(adapter)(IDS).logits
+            torch.testing.assert_close(model(IDS).logits, expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "constants", [PAPER, QConstants("residual", alpha_0=0.3, alpha_tilde=0.5)], ids=["logits", "rho"]
 )

@@ -39,6 +39,7 @@ class MergedArguments(PeftArguments):
 class DistilledArguments(PeftArguments):
     """As for the plain LoRA, and how it is trained."""
 
+    strength: float = _meaning("the dial at which the policy is matched, above 0", 1.0)
     samples: int = _meaning("prompts that the base writes, each answered twice by the mixed policy", 256)
     max_new_tokens: int = _meaning("most tokens of such an answer", 64)
     num_train_epochs: float = _meaning("passes over the samples", 3.0)

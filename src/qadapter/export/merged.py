@@ -6,6 +6,7 @@ policy that is measured is that of the rounded weights.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -25,6 +26,8 @@ from .card import write_card
 from .new_folder import new_folder
 from .single import ExportDistance, check_single_policy, measured_distance, probe, report
 from .source import Source
+
+logger = logging.getLogger(__name__)
 
 
 def export(source: Source, args: MergedArguments, output: str, *, overwrite: bool) -> None:
@@ -56,6 +59,8 @@ def write_model(source: Source, args: PeftArguments, folder: Path, max_shard_siz
         states = probe(model, tokenizer, args.strength, prompts)
         exported = partial(_as_folded, model, args.strength)
         distance = measured_distance(states, forward_at(model, args.strength), exported, model.device)
+    if model.dtype != torch.float32:
+        logger.info("folding rounds the weights to %s; --dtype float32 keeps their digits", str(model.dtype)[6:])
     report(args.strength, distance)
     with scaled_adapter(model, args.strength):
         folded = model.fold()
