@@ -76,6 +76,17 @@ def test_heads_for_which_it_would_be_wrong(family: str, constants: QConstants) -
         Student(make_model(family, constants), 0.5)
 
 
+def test_a_head_for_which_it_would_be_wrong_is_refused_before_anything_slow(
+    make_artifact: MakeArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--to", "distilled", "--strength", "0.5", "--output", str(tmp_path / "out")]
+    assert main(["export", str(make_artifact("gemma2")), *words]) == 2
+    said = capsys.readouterr().err
+    assert "the LM head is soft-capped" in said
+    assert "measuring" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("constants", [RESIDUAL, PAPER], ids=["residual", "logits"])
 def test_the_command_trains_and_reports_the_kl_it_reached(
     constants: QConstants,

@@ -37,7 +37,6 @@ def add_parser(subparsers: Any) -> None:
         "--output", required=True, metavar="DIR", help="the folder to write; with hub the repository, OWNER/NAME"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the earlier export in --output")
-    parser.add_argument("--seed", type=int, default=0, help="of what is sampled (default: %(default)s)")
     add_loading_flags(parser)
     parser.prepare = _adapter_first
     parser.set_defaults(run=run, keep_unknown=True)
@@ -61,10 +60,12 @@ def run(args: argparse.Namespace) -> int:
 
     target = TARGETS[args.to]
     (chosen,) = parse_config((target.arguments,), args.rest)
+    if not target.loads_base and (args.base or args.dtype != "auto" or args.trust_remote_code):
+        raise ConfigError(f"--to {args.to} loads no base: --base, --dtype and --trust-remote-code have no meaning.")
     quiet_libraries()
-    target.export(
-        open_source(args.directory, partial(load, args), args.seed), chosen, args.output, overwrite=args.overwrite
-    )
+    loading = argparse.Namespace(**vars(args), seed=0)
+    source = open_source(args.directory, partial(load, loading))
+    target.export(source, chosen, args.output, overwrite=args.overwrite)
     print(args.output)
     return 0
 

@@ -45,6 +45,7 @@ class DistilledArguments(PeftArguments):
     num_train_epochs: float = _meaning("passes over the samples", 3.0)
     learning_rate: float = _meaning("peak learning rate of AdamW", 3e-4)
     per_device_train_batch_size: int = _meaning("samples per step", 8)
+    seed: int = _meaning("of sampling and training", 0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -42,12 +42,13 @@ def export(source: Source, args: DistilledArguments, output: str, *, overwrite: 
     prompts = read_neutral_prompts(args.prompts)
     with new_folder(output, overwrite) as folder:
         teacher, tokenizer = source.load()
-        states = probe(teacher, tokenizer, args.strength, prompts)
-        samples = sample_anchors(
-            teacher, tokenizer, args.samples, max_new_tokens=args.max_new_tokens, seed=source.seed,
-            answered_by=policy_at(teacher, args.strength), on_batch=lambda done: _say(done, args.samples),
-        )  # fmt: skip
         student, mixed = Student(teacher, args.strength), forward_at(teacher, args.strength)
+        with student.as_teacher():
+            states = probe(teacher, tokenizer, args.strength, prompts)
+            samples = sample_anchors(
+                teacher, tokenizer, args.samples, max_new_tokens=args.max_new_tokens, seed=args.seed,
+                answered_by=policy_at(teacher, args.strength), on_batch=lambda done: _say(done, args.samples),
+            )  # fmt: skip
 
         def exact(**inputs: Any) -> Any:
             with student.as_teacher():
@@ -58,9 +59,11 @@ def export(source: Source, args: DistilledArguments, output: str, *, overwrite: 
 
         before = distance()
         logger.info("before training, the adapter scaled by its weight in the mixture: %s", before)
-        _train(student, tokenizer, samples, args, source.seed)
+        _train(student, tokenizer, samples, args)
         after = distance()
         report(args.strength, after)
+        if after.kl >= before.kl:
+            logger.warning("training brought it no nearer: raise --samples, or change --learning-rate.")
         student.peft_model.save_pretrained(folder, safe_serialization=True)
         tokenizer.save_pretrained(folder)
         write_card(
@@ -79,11 +82,7 @@ def _refuse_exact(constants: QConstants, strength: float) -> None:
 
 
 def _train(
-    student: Student,
-    tokenizer: PreTrainedTokenizerBase,
-    samples: list[Anchor],
-    args: DistilledArguments,
-    seed: int,
+    student: Student, tokenizer: PreTrainedTokenizerBase, samples: list[Anchor], args: DistilledArguments
 ) -> None:
     with tempfile.TemporaryDirectory() as work:
         training = QAdapterTrainingArguments(
@@ -98,7 +97,7 @@ def _train(
             cache_base=args.num_train_epochs > 1,
             base_cache_dir=str(Path(work) / "mixed-states"),
             save_strategy="no",
-            seed=seed,
+            seed=args.seed,
         )
         QAdapterTrainer(student, training, processing_class=tokenizer, anchors=samples).train()
 

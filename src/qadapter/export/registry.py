@@ -35,6 +35,8 @@ class Target:
     """One line for the help."""
     arguments: type
     """A dataclass whose fields are the target's flags, each with metadata `help`."""
+    loads_base: bool = True
+    """Whether the flags of loading the base have a meaning."""
 
     @property
     def export(self) -> Export:
@@ -50,5 +52,5 @@ TARGETS: dict[str, Target] = {
         "distilled", "a plain LoRA trained to match the mixed policy at any strength", DistilledArguments
     ),
     "gguf": Target("gguf", "a GGUF file for llama.cpp, by llama.cpp's own converter", GgufArguments),
-    "hub": Target("hub", "the artifact and its card, pushed to the Hugging Face hub", HubArguments),
+    "hub": Target("hub", "the artifact and its card, pushed to the Hugging Face hub", HubArguments, loads_base=False),
 }

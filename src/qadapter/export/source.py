@@ -26,8 +26,6 @@ class Source:
     constants: QConstants
     load: Callable[[], Loaded]
     """The model in eval mode, and its tokenizer. A target may change the model: it belongs to it."""
-    seed: int = 0
-    """Of what a target samples or trains."""
 
     @property
     def base_name(self) -> str:
@@ -35,17 +33,16 @@ class Source:
         return str(self.config["base"]["name_or_path"])
 
 
-def open_source(directory: str | Path, load: Callable[[], Loaded], seed: int = 0) -> Source:
+def open_source(directory: str | Path, load: Callable[[], Loaded]) -> Source:
     """Read what an artifact says of itself.
 
     Args:
         directory: the folder, or the id of a repository on the hub that holds one.
         load: loads it onto its base.
-        seed: of what a target samples or trains.
 
     Raises:
         ArtifactError: not an artifact, or damaged.
     """
     folder = local_folder(directory)
     config = read_config(folder)
-    return Source(folder, config, read_constants(config, folder), load, seed)
+    return Source(folder, config, read_constants(config, folder), load)
