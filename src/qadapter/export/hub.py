@@ -69,12 +69,12 @@ def export(source: Source, args: HubArguments, output: str, *, overwrite: bool) 
 
 def _fill(folder: Path, source: Source, args: HubArguments, repository: str) -> str:
     """The files to push; returns the card."""
+    sections = [data_section(source, args.data)]
     evaluation = evaluation_section(source, args.eval)
-    if evaluation is None:
-        logger.warning(
-            "the card will have no table of what was gained and kept: give --eval what `qadapter eval` wrote."
-        )
-    sections = [data_section(source, args.data), *([] if evaluation is None else [evaluation])]
+    if evaluation is not None:
+        sections.append(evaluation)
+    else:
+        logger.warning("the card has no table of what was gained and kept: give --eval what `qadapter eval` wrote.")
     card = model_card(source.config, location=repository, sections=sections)
     if not is_hub_id(source.base_name):
         logger.warning("the base lies in a folder here, %s: whoever loads the adapter must name it.", source.base_name)
