@@ -43,7 +43,7 @@ class DistilledArguments(PeftArguments):
     samples: int = _meaning("prompts that the base writes, each answered twice by the mixed policy", 256)
     max_new_tokens: int = _meaning("most tokens of such an answer", 64)
     num_train_epochs: float = _meaning("passes over the samples", 3.0)
-    learning_rate: float = _meaning("peak learning rate of AdamW", 3e-4)
+    learning_rate: float = _meaning("peak learning rate of AdamW", 1e-3)
     per_device_train_batch_size: int = _meaning("samples per step", 8)
     seed: int = _meaning("of sampling and training", 0)
 
