@@ -44,6 +44,7 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
     if args.form == "lora":
         _check_lora(PeftConfig.from_pretrained(str(adapter_folder(source.directory))))
     with new_folder(output, overwrite) as folder, tempfile.TemporaryDirectory(dir=folder.parent) as work:
+        _convert([*command, "--help"], _CONVERTERS[args.form])  # what it misses shows before the model is loaded
         plain, file = Path(work) / "plain", folder / f"{args.form}-{args.outtype}.gguf"
         plain.mkdir()
         if args.form == "merged":
@@ -51,6 +52,7 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
         else:
             model, tokenizer, distance = write_lora(source, args, plain)
             command += ["--base", str(_base_files(model, tokenizer, Path(work) / "base"))]
+        logger.info("running %s", _CONVERTERS[args.form])
         _convert([*command, str(plain), "--outfile", str(file), "--outtype", args.outtype], _CONVERTERS[args.form])
         if not file.is_file():
             raise QAdapterError(f"{_CONVERTERS[args.form]} reported success, but there is no {file.name}.")
@@ -99,7 +101,6 @@ def _base_files(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase, 
 
 
 def _convert(command: list[str], script: str) -> None:
-    logger.info("running %s", script)
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         words = (result.stderr.strip() or result.stdout.strip())[-_LAST_WORDS:]
