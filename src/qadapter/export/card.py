@@ -41,7 +41,7 @@ def write_card(
         how_to_load: Markdown.
         distance: how far the exported policy is from the exact one; None where it is that policy.
         library: the hub's name of the library that loads it.
-        **facts: more entries of the record.
+        **facts: more entries of the record, or other values for those it has.
     """
     exactness = (
         "It is the exact policy that was trained, up to rounding."

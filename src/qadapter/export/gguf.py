@@ -59,6 +59,7 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
         write_card(
             folder, source, target="gguf", strength=args.strength, what=f"GGUF, {args.outtype}", distance=distance,
             how_to_load=_how_to_load(file.name, args.form), form=args.form, outtype=args.outtype,
+            exact=distance is None and args.outtype == "f32",
         )  # fmt: skip
 
 
@@ -116,4 +117,4 @@ def _how_to_load(file: str, form: str) -> str:
 llama-cli {flags}
 ```
 
-The figures above are of the weights before the conversion to GGUF, whose rounding comes on top."""
+What is said above is of the weights before the conversion to GGUF, whose rounding comes on top."""
