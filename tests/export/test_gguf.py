@@ -34,6 +34,7 @@ assert (described / "tokenizer.json").is_file()
 with safe_open(args.input / ("adapter_model.safetensors" if lora else "model.safetensors"), "np") as file:
     names = sorted(file.keys())
 facts = {"outtype": args.outtype, "architecture": config["architectures"][0], "lora": lora, "tensors": names}
+facts["rope_theta"] = config["rope_theta"]
 args.outfile.write_text(json.dumps(facts))
 """
 
@@ -61,6 +62,7 @@ def test_the_converter_gets_what_it_needs(
     assert sorted(path.name for path in out.iterdir()) == ["README.md", f"{form}-q8_0.gguf", "qadapter_export.json"]
     facts = json.loads((out / f"{form}-q8_0.gguf").read_text())
     assert (facts["outtype"], facts["architecture"], facts["lora"]) == ("q8_0", "LlamaForCausalLM", form == "lora")
+    assert facts["rope_theta"] == 10000.0  # where older converters look
     assert any("lora_A" in name for name in facts["tensors"]) == (form == "lora")
     record = json.loads((out / "qadapter_export.json").read_text())
     assert (record["form"], record["outtype"], record["exact"]) == (form, "q8_0", False)

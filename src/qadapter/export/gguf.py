@@ -5,6 +5,7 @@ The converter is a program and no package: it is called, not imported.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import subprocess
@@ -48,10 +49,12 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
         plain, file = Path(work) / "plain", folder / f"{args.form}-{args.outtype}.gguf"
         plain.mkdir()
         if args.form == "merged":
-            distance = write_model(source, args, plain, max_shard_size="5GB")
+            described, distance = plain, write_model(source, args, plain, max_shard_size="5GB")
         else:
             model, tokenizer, distance = write_lora(source, args, plain)
-            command += ["--base", str(_base_files(model, tokenizer, Path(work) / "base"))]
+            described = _base_files(model, tokenizer, Path(work) / "base")
+            command += ["--base", str(described)]
+        _name_rope_as_before(described)
         logger.info("running %s", _CONVERTERS[args.form])
         _convert([*command, str(plain), "--outfile", str(file), "--outtype", args.outtype], _CONVERTERS[args.form])
         if not file.is_file():
@@ -99,6 +102,22 @@ def _base_files(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase, 
     model.base.config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def _name_rope_as_before(folder: Path) -> None:
+    """Add the fields in which transformers 4 wrote the rotary embedding to a config.json.
+
+    Converters from before transformers 5 look for these alone, and without them take a base frequency of 10,000 for
+    granted: the file would load, and answer nonsense.
+    """
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    rope = config.get("rope_parameters") or {}
+    if "rope_theta" in rope:
+        config["rope_theta"] = rope["rope_theta"]
+        if rope.get("rope_type", "default") != "default":
+            config["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def _convert(command: list[str], script: str) -> None:
