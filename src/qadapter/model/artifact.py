@@ -106,7 +106,7 @@ def load_artifact(
     """
     directory = local_folder(directory, revision)
     config = read_config(directory)
-    constants = _constants(config, directory)
+    constants = read_constants(config, directory)
     if not isinstance(base, PreTrainedModel):
         saved = config["base"]
         base_kwargs.setdefault("revision", None if base else saved["revision"])
@@ -147,7 +147,7 @@ def add_artifact(
     """
     directory = local_folder(directory, revision)
     config = read_config(directory)
-    constants = _constants(config, directory)
+    constants = read_constants(config, directory)
     _check_base(config, model.base, directory)
     _read_adapter(directory, model.peft_model, name, trainable=False)
     check_lora(model.peft_model, name)
@@ -164,12 +164,7 @@ def add_artifact(
 
 def _read_adapter(directory: Path, model: PreTrainedModel | PeftModel, name: str, trainable: bool) -> PeftModel:
     """PEFT's files of an artifact, onto a base or beside the adapters of a `PeftModel`."""
-    adapter = directory / ADAPTER_FOLDER
-    for file in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / file).is_file():
-            raise ArtifactError(
-                f"{adapter / file} is missing: the artifact is incomplete.", hint="copy the folder again"
-            )
+    adapter = adapter_folder(directory)
     try:
         if isinstance(model, PeftModel):
             model.load_adapter(str(adapter), name, is_trainable=trainable)
@@ -180,6 +175,17 @@ def _read_adapter(directory: Path, model: PreTrainedModel | PeftModel, name: str
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{adapter} cannot be read as a LoRA of this base: {error}") from error
     return model
+
+
+def adapter_folder(directory: Path) -> Path:
+    """Where PEFT's files of an artifact lie. Raises `ArtifactError` where one is missing."""
+    adapter = directory / ADAPTER_FOLDER
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / file).is_file():
+            raise ArtifactError(
+                f"{adapter / file} is missing: the artifact is incomplete.", hint="copy the folder again"
+            )
+    return adapter
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
@@ -266,7 +272,8 @@ def local_folder(directory: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
-def _constants(config: dict[str, Any], directory: Path) -> QConstants:
+def read_constants(config: dict[str, Any], directory: Path) -> QConstants:
+    """The constants in an artifact's config. Raises `ArtifactError` where some are missing, unknown or senseless."""
     fields = {field.name for field in dataclasses.fields(QConstants)}
     saved = config["constants"]
     if not isinstance(saved, dict) or saved.keys() != fields:

@@ -1,26 +1,26 @@
-"""The model card of an artifact."""
+"""The model card of an artifact, and the parts that every card has."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
-def model_card(config: dict[str, Any]) -> str:
+
+def model_card(config: dict[str, Any], *, location: str = ".", sections: Sequence[str] = ()) -> str:
     """Markdown with YAML front matter; no pipeline tag, since no ordinary pipeline can run the folder.
 
     Args:
         config: the content of `qadapter_config.json`.
+        location: where the reader loads it from.
+        sections: Markdown, each with its heading, that comes after the constants.
     """
-    base, constants = config["base"]["name_or_path"], config["constants"]
-    rows = "\n".join(f"| `{name}` | {value} |" for name, value in constants.items())
-    return f"""---
-library_name: qadapter
-base_model: {base}
-tags:
-- q-adapter
-- lora
----
-
+    base = config["base"]["name_or_path"]
+    end = "\n".join([constants_table(config["constants"]), *sections])
+    return f"""{front_matter(base, library="qadapter")}
 # Q-Adapter for {base}
 
 This folder holds a residual Q-function (a LoRA adapter and its constants) learned from preference pairs with
@@ -30,7 +30,7 @@ with the frozen base model at every token.
 ```python
 from qadapter import QAdapterForCausalLM, load_tokenizer
 
-model, tokenizer = QAdapterForCausalLM.from_pretrained("."), load_tokenizer(".")
+model, tokenizer = QAdapterForCausalLM.from_pretrained("{location}"), load_tokenizer("{location}")
 inputs = tokenizer.apply_chat_template(
     [{{"role": "user", "content": "How do I keep basil fresh?"}}],
     add_generation_prompt=True, return_tensors="pt", return_dict=True,
@@ -40,7 +40,29 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64, strength=1.0)
 
 `strength` is the dial: 0 is the base model, 1 what was trained, above 1 extrapolates.
 
-| constant | value |
-|---|---|
-{rows}
-"""
+{end}"""
+
+
+def front_matter(base: str, *, library: str | None = None, pipeline_tag: str | None = None) -> str:
+    """The YAML that hubs read. A base in a local folder is left out: the hub takes ids only.
+
+    Args:
+        base: hub id or folder.
+        library: the hub's name of the library that loads the files.
+        pipeline_tag: the hub's name of the task, for what an ordinary pipeline can run.
+    """
+    lines = [] if library is None else [f"library_name: {library}"]
+    lines += [f"base_model: {base}"] if is_hub_id(base) else []
+    lines += [] if pipeline_tag is None else [f"pipeline_tag: {pipeline_tag}"]
+    return "\n".join(["---", *lines, "tags:", "- q-adapter", "- lora", "---", ""])
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name is OWNER/NAME of the hub, and not a folder here."""
+    return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+
+
+def constants_table(constants: dict[str, Any]) -> str:
+    """A Markdown table."""
+    rows = "\n".join(f"| `{name}` | {value} |" for name, value in constants.items())
+    return f"| constant | value |\n|---|---|\n{rows}\n"

@@ -14,6 +14,7 @@ import torch
 import transformers
 import transformers.pipelines.base
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -317,7 +318,8 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
         Raises:
             ConfigError: the policy is not the adapter's own softmax(z₁); it is in `residual` with α₀ = α̃.
-            UnsupportedModelError: the base is quantized.
+            UnsupportedModelError: the base is quantized; or a LoRA on an embedding that is tied to the LM head, which would
+                change with it.
 
         Source: with Q̂ = α̃·(z₁ − z₀) and ρ = α₀/α̃ = 1, π̃ = softmax(z₁).
         """
@@ -332,6 +334,13 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             raise UnsupportedModelError(
                 "the base is quantized: the sum with the adapter would be rounded to its few bits again.",
                 hint="load the artifact on the base in full precision (without load_in) and fold that",
+            )
+        embedding = self.get_input_embeddings()
+        if isinstance(embedding, LoraLayer) and self.get_output_embeddings().weight is embedding.base_layer.weight:
+            raise UnsupportedModelError(
+                "the LoRA on the embedding cannot be folded: the LM head has the same weights, and the policy does not "
+                "adapt them there.",
+                hint="leave the embedding out of lora_target_modules, or export --to peft",
             )
         self.row_router.remove()
         return self.peft_model.merge_and_unload(safe_merge=True)

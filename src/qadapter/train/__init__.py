@@ -18,9 +18,16 @@ trainer           QAdapterTrainer
 """
 
 from .anchors import sample_anchors
-from .arguments import QAdapterTrainingArguments
+from .arguments import RUN_CONFIG_FILE, QAdapterTrainingArguments
 from .dataset import tokenize_dataset
 from .presets import PRESETS
 from .trainer import QAdapterTrainer
 
-__all__ = ["PRESETS", "QAdapterTrainer", "QAdapterTrainingArguments", "sample_anchors", "tokenize_dataset"]
+__all__ = [
+    "PRESETS",
+    "RUN_CONFIG_FILE",
+    "QAdapterTrainer",
+    "QAdapterTrainingArguments",
+    "sample_anchors",
+    "tokenize_dataset",
+]

@@ -12,6 +12,9 @@ from ..errors import ConfigError
 from ..model import QConstants
 from .presets import PRESETS
 
+RUN_CONFIG_FILE = "config.yaml"
+"""What a run of `qadapter train` saves its arguments as, beside the adapter."""
+
 
 def _preset_field(meaning: str) -> Any:
     return field(default=None, metadata={"help": f"{meaning} (default: from the preset)"})

@@ -76,13 +76,13 @@ def tokenize_dataset(
 _PAIRS_PER_ANCHOR = 4
 
 
-def with_anchors(tokenized: Dataset, anchors: Sequence[Anchor], max_length: int | None) -> Dataset:
-    """The pairs and the anchors as one data set, with a column `anchor`; the pairs alone where there are no anchors.
+def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_length: int | None) -> Dataset | None:
+    """The pairs and the anchors as one data set, with a column `anchor`; either alone where the other is missing.
 
-    Every anchor is there as often as it takes to have one for every four pairs, at least once.
+    Beside pairs, every anchor is there as often as it takes to have one for every four pairs, at least once.
 
     Args:
-        tokenized: pairs from `tokenize_dataset`.
+        tokenized: pairs from `tokenize_dataset`, or None.
         anchors: answers of the base.
         max_length: most tokens of prompt + answer; answers are cut there.
 
@@ -104,6 +104,8 @@ def with_anchors(tokenized: Dataset, anchors: Sequence[Anchor], max_length: int 
             row |= {f"{side}_ids": ids[:room], f"{side}_terminated": finished and len(ids[:room]) == len(ids)}
             row["length"] += len(ids[:room])
         rows.append(row)
+    if tokenized is None:
+        return Dataset.from_list(rows)
     pairs = tokenized.add_column("anchor", [False] * len(tokenized))
     repeated = rows * max(1, round(len(tokenized) / _PAIRS_PER_ANCHOR / len(rows)))
     return concatenate_datasets([pairs, Dataset.from_list(repeated).cast(pairs.features)])

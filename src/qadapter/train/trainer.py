@@ -58,7 +58,8 @@ class QAdapterTrainer(CheckpointingTrainer):
         optimizers: optimizer and scheduler, instead of those that `args` describes.
         peft_config: the LoRA, instead of the `lora_*` fields of `args`.
         anchors: answers of the base to other prompts, from `sample_anchors`: mixed into the training pairs, they hold
-            the policy at the base with the weight `anchor_coef`. None samples `args.anchors` of them here.
+            the policy at the base with the weight `anchor_coef`. None samples `args.anchors` of them here. Without a
+            train_dataset they are all that is trained on.
 
     Raises:
         ConfigError, DataError, UnsupportedModelError: see their texts. Training and evaluation raise
@@ -119,9 +120,9 @@ class QAdapterTrainer(CheckpointingTrainer):
         )
         for replaced in (PrinterCallback, ProgressCallback):
             self.remove_callback(replaced)
-        if self.train_dataset is not None:
-            anchors = self._sampled_anchors() if anchors is None else anchors
-            self.train_dataset = with_anchors(self.train_dataset, anchors, args.max_length)
+        if anchors is None:
+            anchors = [] if self.train_dataset is None else self._sampled_anchors()
+        self.train_dataset = with_anchors(self.train_dataset, anchors, args.max_length)
         self._base_cache: BaseCache | None = None
         # Before the weights are sharded, and where only the main process has loaded them.
         model.base_fingerprint = from_main_process(lambda: model.base_fingerprint)
