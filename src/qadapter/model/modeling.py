@@ -318,8 +318,8 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
         Raises:
             ConfigError: the policy is not the adapter's own softmax(z₁); it is in `residual` with α₀ = α̃.
-            UnsupportedModelError: the base is quantized; or a LoRA on an embedding that is tied to the LM head, which would
-                change with it.
+            UnsupportedModelError: the base is quantized; or a LoRA on an embedding that is tied to the LM head, which
+                would change with it.
 
         Source: with Q̂ = α̃·(z₁ − z₀) and ρ = α₀/α̃ = 1, π̃ = softmax(z₁).
         """
