@@ -63,7 +63,10 @@ def _whole(weight: Tensor) -> Tensor:
 
         with GatheredParameters([weight]):
             return weight.detach().clone()
-    return weight.detach().full_tensor() if isinstance(weight, DTensor) else weight
+    if isinstance(weight, DTensor):
+        whole: Tensor = weight.full_tensor()
+        return whole.detach()
+    return weight
 
 
 @torch.no_grad()
