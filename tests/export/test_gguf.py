@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,8 @@ from conftest import PAPER
 from peft import LoraConfig
 
 from qadapter.cli.main import main
+from qadapter.errors import QAdapterError
+from qadapter.export.gguf import check_rope_base
 
 MakeArtifact = Callable[..., Path]
 CONVERTERS = ("convert_hf_to_gguf.py", "convert_lora_to_gguf.py")
@@ -129,3 +132,17 @@ def test_a_mixture_is_refused(
 ) -> None:
     assert run(make_artifact(constants=PAPER), tmp_path, "--llama-cpp", llama_cpp) == 2
     assert "--to gguf would be another policy" in capsys.readouterr().err
+
+
+def test_a_file_with_another_rotary_base_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(b"GGUF...llama.rope.freq_base" + struct.pack("<If", 6, 100000.0) + b"...")
+    check_rope_base(file, 100000.0)
+    check_rope_base(file, None)
+    with pytest.raises(QAdapterError, match="has the base 100000; the model's is 500000") as caught:
+        check_rope_base(file, 500000.0)
+    assert "newer llama.cpp" in str(caught.value)
+    file.write_bytes(b"GGUF...llama.rope.dimension_count...")
+    check_rope_base(file, 10000.0)
+    with pytest.raises(QAdapterError, match="has the base 10000"):
+        check_rope_base(file, 100000.0)

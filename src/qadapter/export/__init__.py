@@ -12,7 +12,9 @@ training_data  on what it was trained, for a card
 
 peft          a plain LoRA
 merged        the LoRA folded into the base's weights
-gguf          either of them for llama.cpp, by its own converter
+distilled     a plain LoRA trained to match the mixed policy
+student       the model that is trained for it
+gguf          the plain LoRA or the merged model for llama.cpp, by its own converter
 hub           the artifact itself, pushed to the hub
 
 A target is a file of this package with one function `export`, an arguments dataclass and a line in the registry. The

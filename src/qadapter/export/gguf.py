@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,6 +33,10 @@ logger = logging.getLogger(__name__)
 
 _CONVERTERS = {"merged": "convert_hf_to_gguf.py", "lora": "convert_lora_to_gguf.py"}
 _LAST_WORDS = 1500
+# Bytes that hold a model's own metadata; the tokenizer's come after them.
+_METADATA = 2**20
+# What llama.cpp takes where a file does not say.
+_ASSUMED_BASE = 10000.0
 
 
 def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool) -> None:
@@ -54,11 +60,13 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
             model, tokenizer, distance = write_lora(source, args, plain)
             described = _base_files(model, tokenizer, Path(work) / "base")
             command += ["--base", str(described)]
-        _name_rope_as_before(described)
+        theta = _name_rope_as_before(described)
         logger.info("running %s", _CONVERTERS[args.form])
         _convert([*command, str(plain), "--outfile", str(file), "--outtype", args.outtype], _CONVERTERS[args.form])
         if not file.is_file():
             raise QAdapterError(f"{_CONVERTERS[args.form]} reported success, but there is no {file.name}.")
+        if args.form == "merged":
+            check_rope_base(file, theta)
         write_card(
             folder, source, target="gguf", strength=args.strength, what=f"GGUF, {args.outtype}", distance=distance,
             how_to_load=_how_to_load(file.name, args.form), form=args.form, outtype=args.outtype,
@@ -104,11 +112,11 @@ def _base_files(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase, 
     return folder
 
 
-def _name_rope_as_before(folder: Path) -> None:
-    """Add the fields in which transformers 4 wrote the rotary embedding to a config.json.
+def _name_rope_as_before(folder: Path) -> float | None:
+    """Add the fields in which transformers 4 wrote the rotary embedding to a config.json, for converters that use it.
 
-    Converters from before transformers 5 look for these alone, and without them take a base frequency of 10,000 for
-    granted: the file would load, and answer nonsense.
+    Returns:
+        The base of the frequencies, where the config has one for all layers.
     """
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -118,6 +126,29 @@ def _name_rope_as_before(folder: Path) -> None:
         if rope.get("rope_type", "default") != "default":
             config["rope_scaling"] = {name: value for name, value in rope.items() if name != "rope_theta"}
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return rope.get("rope_theta")
+
+
+def check_rope_base(file: Path, theta: float | None) -> None:
+    """Refuse a file with another base of the rotary frequencies: it would load, and answer nonsense.
+
+    Converters older than transformers 5 do not find it under its new name, and leave it out without a word.
+
+    Args:
+        file: GGUF; its metadata stand at the beginning, a key before its type (6: float32) and its value.
+        theta: the base; None where there is none to compare.
+
+    Raises:
+        QAdapterError: the file has another one, or none where llama.cpp would then assume another.
+    """
+    with file.open("rb") as content:
+        _, key, rest = content.read(_METADATA).partition(b".rope.freq_base")
+    written = struct.unpack("<If", rest[:8])[1] if key else _ASSUMED_BASE
+    if theta is not None and not math.isclose(written, theta, rel_tol=1e-6):
+        raise QAdapterError(
+            f"the converter wrote a file whose rotary embedding has the base {written:g}; the model's is {theta:g}.",
+            hint="it is older than transformers 5, and misses what that renamed: take a newer llama.cpp",
+        )
 
 
 def _convert(command: list[str], script: str) -> None:
