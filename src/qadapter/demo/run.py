@@ -146,8 +146,8 @@ def shipped_pairs(name: str) -> Dataset:
 
 
 def _training_defaults(output_dir: Path) -> dict[str, Any]:
-    # The demo shows a change of behaviour at strength 1 after 100 steps, so nothing but the penalty on its pairs holds it
-    # at the base, and its steps are larger. Sampling anchors would take a minute of the few that it has.
+    # The demo shows a change of behaviour at strength 1 after 100 steps, so nothing but the penalty on its pairs holds
+    # it at the base, and its steps are larger. Sampling anchors would take a minute of the few that it has.
     return {
         "alpha_0": 0.1,
         "alpha_tilde": 0.1,
