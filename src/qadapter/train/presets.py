@@ -14,7 +14,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "chi2_coef": 0.3,
         "value_state": "next",
         "length_normalized": False,
-        "anchors": 32,
+        "anchors": 64,
         "anchor_coef": 30.0,
         "learning_rate": 1e-3,
         "lora_r": 8,
