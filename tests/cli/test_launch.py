@@ -23,10 +23,11 @@ WEIGHTS = Path("adapter") / "adapter_model.safetensors"
 # In process 1, as soon as the second checkpoint is complete.
 KILL = """
 import os, signal, threading, time
-from pathlib import Path
+
+KILL_AFTER = {!r}
 
 def wait():
-    while not Path(os.environ["KILL_AFTER"]).is_file():
+    while not os.path.isfile(KILL_AFTER):
         time.sleep(0.001)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -45,10 +46,11 @@ def test_a_killed_process_ends_the_run_with_one_error_and_the_run_goes_on(
     assert main(["train", *flags, "--output-dir", str(whole), "--per-device-train-batch-size", "24"]) == 0
 
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(KILL)
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        KILL.format(str(out / "checkpoint-4" / "trainer_state.json"))
+    )
     path = [str(tmp_path / "site"), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
-    env["KILL_AFTER"] = str(out / "checkpoint-4" / "trainer_state.json")
     launched = ["--launch", str(RECIPES / "ddp.yaml"), "--num-processes", "2"]
     command = ["train", *flags, "--output-dir", str(out), "--per-device-train-batch-size", "1", *launched]
     result = subprocess.run(

@@ -86,7 +86,7 @@ def test_a_base_cache_built_by_two_is_that_of_one(two: Path, one: dict[str, Path
         torch.frombuffer(bytearray((f / "states.bin").read_bytes()), dtype=torch.float32) for f in (ours, theirs)
     ]
     torch.testing.assert_close(records[0], records[1], rtol=1e-5, atol=1e-5)
-    lines = [json.loads(line)["chunk"] for line in (ours / "chunks.jsonl").read_text().split()]
+    lines = [json.loads(line)["chunk"] for line in (ours / "chunks.jsonl").read_text().splitlines() if line]
     assert sorted(lines) == list(range(len(lines)))
     assert len(lines) > 3
 

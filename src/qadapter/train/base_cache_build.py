@@ -103,6 +103,7 @@ def fill(cache: BaseCache, dataset: Dataset, batch_size: int, states_of: States,
     with ExitStack() as locked:
         todo = from_main_process(lambda: _plan(cache, dataset, epochs, locked))
         _compute(cache, dataset, batch_size, states_of, todo)
+    PartialState().wait_for_everyone()  # until the main process has counted the last chunks
     if not all(gather_object([cache.is_complete()])):
         raise QAdapterError(
             f"{cache.folder} is not the same folder on all machines of this run.",

@@ -178,6 +178,15 @@ class QAdapterTrainer(CheckpointingTrainer):
             epochs = args.max_steps * pairs_per_step / len(self.train_dataset)
         fill(cache, self.train_dataset, self._train_batch_size, states_of, epochs=epochs)
 
+    def _run_epoch(self, **kwargs: Any) -> None:
+        # accelerate's own call does not reach the sampler where a resumed epoch is divided among processes.
+        sampler = kwargs["train_dataloader"].batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        if hasattr(sampler.sampler, "set_epoch"):
+            sampler.sampler.set_epoch(kwargs["epoch"])
+        super()._run_epoch(**kwargs)
+
     def _prepare_input(self, data: Any) -> Any:
         if isinstance(data, BaseStates):  # the Trainer rebuilds tuples from one iterable, and may lower precision
             return BaseStates._make(None if field is None else field.to(self.args.device) for field in data)
@@ -191,7 +200,8 @@ class QAdapterTrainer(CheckpointingTrainer):
         """The micro-batches of one step and the number of pairs in them, over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         if batches and self.args.world_size > 1 and self.accelerator.gradient_state.end_of_dataloader:
-            left = self.accelerator.gradient_state.remainder
+            # Not accelerate's own remainder, which is wrong where batches are skipped to resume.
+            left = len(self.train_dataset) % (self._train_batch_size * self.args.world_size)
             batches[-1] = mark_counted(batches[-1], process=self.args.process_index, left=left)
         pairs = torch.tensor(sum(map(counted_pairs, batches)), device=device)
         return batches, self.accelerator.reduce(pairs, reduction="sum")
