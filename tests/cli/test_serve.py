@@ -59,7 +59,7 @@ def test_the_thread_that_loads_has_ended_when_the_engine_begins(trained: Path, m
 
     monkeypatch.setattr(adapters, "load_adapters", remembering)
     served = serve.load(
-        argparse.Namespace(adapters=[str(trained)], base=None, dtype="float32", trust_remote_code=False)
+        argparse.Namespace(adapters=[str(trained)], base=None, dtype="float32", load_in=None, trust_remote_code=False)
     )
     assert len(served.policies) == 2
     (thread,) = loading
