@@ -46,9 +46,7 @@ def test_a_killed_process_ends_the_run_with_one_error_and_the_run_goes_on(
     assert main(["train", *flags, "--output-dir", str(whole), "--per-device-train-batch-size", "24"]) == 0
 
     (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(
-        KILL.format(str(out / "checkpoint-4" / "trainer_state.json"))
-    )
+    (tmp_path / "site" / "sitecustomize.py").write_text(KILL.format(str(out / "checkpoint-4" / "trainer_state.json")))
     path = [str(tmp_path / "site"), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     launched = ["--launch", str(RECIPES / "ddp.yaml"), "--num-processes", "2"]
