@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 
 from ..core import LMHead
 from ..errors import UnsupportedModelError
+from .quantization import keep_gradients
 
 
 def freeze_base(base: PreTrainedModel) -> None:
@@ -28,6 +29,7 @@ def freeze_base(base: PreTrainedModel) -> None:
     if base.base_model is base or base.get_output_embeddings() is None:
         raise UnsupportedModelError(f"{name} has no LM head over a backbone.", hint="load it with AutoModelForCausalLM")
     base.requires_grad_(False)
+    keep_gradients(base)
     for module in base.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

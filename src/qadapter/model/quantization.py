@@ -51,3 +51,16 @@ def load_in_of(base: PreTrainedModel) -> str | None:
     if getattr(base, "is_loaded_in_8bit", False):
         return "8bit"
     return "4bit" if getattr(base, "is_loaded_in_4bit", False) else None
+
+
+def keep_gradients(base: PreTrainedModel) -> None:
+    """Keep bitsandbytes from packing 4-bit weights for a CPU at the first pass in eval mode.
+
+    No gradient goes through a packed layer any more, without a word: training would go on with wrong ones.
+
+    Args:
+        base: with or without such layers; mutated.
+    """
+    for module in base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
