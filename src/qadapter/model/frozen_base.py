@@ -65,7 +65,7 @@ def _whole(weight: Tensor) -> Tensor:
 
         with GatheredParameters([weight]):
             return weight.detach().clone()
-    return weight.detach().full_tensor() if isinstance(weight, DTensor) else weight
+    return weight.full_tensor().detach() if isinstance(weight, DTensor) else weight
 
 
 @torch.no_grad()

@@ -140,7 +140,7 @@ class QAdapterTrainingArguments(TrainingArguments):
                 f"{accumulation}, got {self.gradient_accumulation_steps}.",
                 hint="leave one of them out",
             )
-        self.gradient_accumulation_steps = accumulation
+        self.gradient_accumulation_steps: int = accumulation
 
     @property
     def constants(self) -> QConstants:
