@@ -12,6 +12,8 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations import deepspeed
 
 from ..errors import ConfigError, MissingExtraError, QAdapterError
 from .quantization import quantization_config
@@ -75,9 +78,15 @@ def load_base(
         kwargs["device_map"] = device_map
     source, revision = _resolve(name, revision)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, use_safetensors=True, **kwargs
-        )
+        with _not_sharded():
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=dtype,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                **kwargs,
+            )
     except (OSError, ValueError) as error:
         raise ConfigError(f"the base model {str(name)!r} cannot be loaded: {error}") from error
     if device_map is not None and any(parameter.is_meta for parameter in model.parameters()):
@@ -88,6 +97,20 @@ def load_base(
     # Artifacts record this name; a path into our cache would mean nothing on another machine.
     model.config.name_or_path = str(name)
     return model
+
+
+@contextmanager
+def _not_sharded() -> Iterator[None]:
+    """Keep transformers from sharding weights while they are loaded, as it does once there are arguments for ZeRO-3.
+
+    The base is looked at whole before training: its head is checked and its fingerprint taken.
+    """
+    config = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = config
 
 
 def load_base_tokenizer(
