@@ -146,8 +146,8 @@ def shipped_pairs(name: str) -> Dataset:
 
 
 def _training_defaults(output_dir: Path) -> dict[str, Any]:
-    # The demo shows a change of behaviour at strength 1 after a hundred steps: they are larger than the default preset's,
-    # and its anchors fewer and lighter. Without any, answers fell apart in one order of the pairs and not in another.
+    # The demo shows a change of behaviour at strength 1 after a hundred steps: they are larger than the default's, and
+    # its anchors fewer and lighter. Without any, answers fell apart in one order of the pairs and not in another.
     return {
         "alpha_0": 0.1,
         "alpha_tilde": 0.1,
