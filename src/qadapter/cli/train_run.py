@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
-from ..data import Anchor, load_preference_dataset, read_anchors, write_anchors
+from ..data import load_preference_dataset, read_anchors, write_anchors
 from ..errors import BatchTooLargeError, ConfigError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer
-from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
-from ..train.processes import from_main_process
+from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments
 from . import run_folder
 from .config import Values, build, parse_flags, read_yaml
 from .holdout import split_by_prompt
@@ -72,13 +70,16 @@ def train(argv: Sequence[str]) -> int:
     )
     set_seed(training.seed)  # the LoRA's first weights
     model = QAdapterForCausalLM(base, training.constants, training.lora_config)
-    anchors = _anchors(plan, model, tokenizer)
-    trainer = QAdapterTrainer(model, training, None, train_dataset, eval_dataset, tokenizer, anchors=anchors)
+    anchors_file = output_dir / run_folder.ANCHORS_FILE
+    kept = read_anchors(anchors_file) if training.anchors and plan.checkpoint is not None else None
+    trainer = QAdapterTrainer(model, training, None, train_dataset, eval_dataset, tokenizer, anchors=kept)
     if trainer.is_world_process_zero():
         # Not before now: a run that cannot start must not cost the earlier one.
         if run.overwrite:
             run_folder.clear_run(output_dir)
         run_folder.save_run_config(output_dir, plan.config)
+        if kept is None and trainer.anchors:
+            write_anchors(anchors_file, trainer.anchors)
     try:
         trainer.train(resume_from_checkpoint=None if plan.checkpoint is None else str(plan.checkpoint))
         metrics = trainer.evaluate() if eval_dataset is not None else None
@@ -189,27 +190,6 @@ def _datasets(run: RunArguments, training: QAdapterTrainingArguments) -> tuple[D
     train_part, eval_part = split_by_prompt(pairs, run.eval_split, training.seed)
     logger.info("%d pairs to train on, %d held out", len(train_part), len(eval_part))
     return train_part, eval_part
-
-
-def _anchors(plan: Plan, model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[Anchor]:
-    """The anchors of the run: sampled and kept in its folder, or read from there where the run is resumed."""
-    path, count = plan.output_dir / run_folder.ANCHORS_FILE, plan.training.anchors
-    if not count:
-        return []
-
-    def say(done: int) -> None:
-        print(f"\rsampling the base: {done}/{count} anchors", end="\n" if done == count else "", file=sys.stderr)
-
-    def read_or_sample() -> list[Anchor]:
-        if plan.checkpoint is not None:
-            return read_anchors(path)
-        plan.output_dir.mkdir(parents=True, exist_ok=True)
-        limits = {"max_length": plan.training.max_length, "seed": plan.training.seed}
-        anchors = sample_anchors(model, tokenizer, count, **limits, on_batch=say)
-        write_anchors(path, anchors)
-        return anchors
-
-    return from_main_process(read_or_sample)
 
 
 def _how_to_go_on(output_dir: Path) -> str:

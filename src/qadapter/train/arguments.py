@@ -9,7 +9,7 @@ from peft import LoraConfig
 from transformers import TrainingArguments
 
 from ..errors import ConfigError
-from ..model import QConstants
+from ..model import QConstants, lora_config
 from .presets import PRESETS
 
 RUN_CONFIG_FILE = "config.yaml"
@@ -157,10 +157,6 @@ class QAdapterTrainingArguments(TrainingArguments):
     @property
     def lora_config(self) -> LoraConfig:
         """The LoRA described by the `lora_*` fields."""
-        return LoraConfig(
-            r=self.lora_r,
-            lora_alpha=self.lora_alpha,
-            lora_dropout=self.lora_dropout,
-            target_modules=self.lora_target_modules or "all-linear",
-            task_type="CAUSAL_LM",
+        return lora_config(
+            **{name: getattr(self, f"lora_{name}") for name in ("r", "alpha", "dropout", "target_modules")}
         )

@@ -122,6 +122,8 @@ class QAdapterTrainer(CheckpointingTrainer):
             self.remove_callback(replaced)
         if anchors is None:
             anchors = [] if self.train_dataset is None else self._sampled_anchors()
+        self.anchors = anchors
+        """Those that are trained on; a resumed run must be given them again."""
         self.train_dataset = with_anchors(self.train_dataset, anchors, args.max_length)
         self._base_cache: BaseCache | None = None
         # Before the weights are sharded, and where only the main process has loaded them.
