@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Of several processes of a run one speaks.
     level, logger.level = logger.level, logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logger.addHandler(handler)
+    # While it is imported, by whichever library comes first, it warns of kernels that it did without.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except QAdapterError as error:

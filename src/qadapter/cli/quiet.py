@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 
 
@@ -11,8 +10,6 @@ def quiet_libraries() -> None:
 
     Bars of downloads from the hub stay: they can take minutes.
     """
-    # While it is imported it says which kernels it did without.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import datasets
     import transformers
 
