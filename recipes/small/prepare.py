@@ -38,8 +38,8 @@ class PreferenceSet(NamedTuple):
     train: str
     test: str | None
     """None: all parts come out of `train`."""
-    train_pairs: int = 128
-    heldout_pairs: int = 64
+    train_pairs: int = 256
+    heldout_pairs: int = 96
 
 
 SETS = {
@@ -92,7 +92,7 @@ def parts_of(
     pool = by_prompt(read(folder / f"{of.train}.jsonl"))
     held = by_prompt(read(folder / f"{of.test}.jsonl")) if of.test else pool
     train = take(pool, of.train_pairs, fits)
-    heldout = take(held, of.heldout_pairs, fits)
+    heldout = take(held, of.heldout_pairs, fits, most=1)
     # A prompt of both files that was taken from one is the judge's in neither.
     taken = {json.dumps(pair["prompt"]) for pair in train + heldout}
     groups = [*pool.items(), *(held.items() if held is not pool else [])]
@@ -115,15 +115,19 @@ def by_prompt(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 
 
 def take(
-    groups: dict[str, list[dict[str, Any]]], count: int, fits: Callable[[dict[str, Any]], bool]
+    groups: dict[str, list[dict[str, Any]]], count: int, fits: Callable[[dict[str, Any]], bool], *, most: int | None = None
 ) -> list[dict[str, Any]]:
-    """Remove the first prompts whose pairs fit until there are `count` pairs, or no prompt is left."""
+    """Remove the first prompts whose pairs fit until there are `count` pairs, or no prompt is left.
+
+    At most `most` pairs of a prompt are taken, at random (None: all); its others are nobody's.
+    """
     taken: list[dict[str, Any]] = []
     for prompt in list(groups):
         if len(taken) >= count:
             break
         if all(map(fits, groups[prompt])):
-            taken += groups.pop(prompt)
+            pairs = groups.pop(prompt)
+            taken += pairs if most is None else random.Random(prompt).sample(pairs, min(most, len(pairs)))
     return taken
 
 
@@ -148,6 +152,8 @@ def fit_judge(out: Path) -> None:
     wins = [(a > b) + 0.5 * (a == b) for a, b in zip(chosen, rejected, strict=True)]
     found = {
         "accuracy": statistics.fmean(wins),
+        "chosen": statistics.fmean(chosen),
+        "rejected": statistics.fmean(rejected),
         "pairs": len(wins),
         "fitted_on_pairs": len(read(out / "judge_pairs.jsonl")),
     }

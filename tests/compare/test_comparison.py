@@ -59,6 +59,10 @@ def test_results_and_resuming(
         points = [Point(point["x"]["value"], point["y"]["value"]) for point in line["points"]]
         assert [point["strength"] for point in line["points"]] == [0, 0.5, 1]
         assert points[0].x == 0 < points[1].x < points[2].x
+        assert "gain" not in line["points"][0]
+        for point, (_, y) in zip(line["points"][1:], points[1:], strict=True):
+            assert point["gain"]["value"] == pytest.approx(y - points[0].y)
+            assert point["gain"]["low"] <= point["gain"]["value"] <= point["gain"]["high"]
         assert line["area"] == pytest.approx(area_under(points, results["x_limit"]))
         assert line["area_by_seed"] == pytest.approx([line["area"]])
         assert line["at_reference"]["x"] == cost_of(points, line["at_reference"]["behaviour"])

@@ -62,6 +62,12 @@ def behaviour(record: dict[str, Any], name: str) -> Figure:
     return Figure([record["judges"][name]["items"]])
 
 
+def gained(record: dict[str, Any], base: dict[str, Any], name: str) -> Figure:
+    """Behaviour less the base's on the same prompt (or pair): most of what prompts differ in cancels."""
+    (ours,), (theirs,) = behaviour(record, name).groups, behaviour(base, name).groups
+    return Figure([[None if a is None or b is None else a - b for a, b in zip(ours, theirs, strict=True)]])
+
+
 def forgetting(record: dict[str, Any], base: dict[str, Any], name: str) -> Figure:
     """KL to the base per token of its answers to neutral prompts (nats), or the mean drop of the tasks (share).
 

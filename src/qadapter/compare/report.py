@@ -100,14 +100,14 @@ def _points_table(results: dict[str, Any]) -> Table:
         if name not in shown and not (name.startswith("judges_failed") and not any(one.get(name) for one in figures))
     ]
     rows = [
-        [label, f"{point['strength']:g}", _interval(point["x"]), _interval(point["y"])]
+        [label, f"{point['strength']:g}", _interval(point["x"]), _interval(point["y"]), _interval(point.get("gain"))]
         + [_number(point["figures"].get(name)) for name in names]
         for label, point in points
     ]
     return Table(
         "All points",
-        "Means over seeds, with 95 % intervals of the two axes.",
-        ["method", "strength", "forgetting", "behaviour", *map(_heading, names)],
+        "Means over seeds, with 95 % intervals of the two axes and of the behaviour gained, prompt by prompt.",
+        ["method", "strength", "forgetting", "behaviour", "behaviour gained", *map(_heading, names)],
         rows,
     )
 
@@ -180,7 +180,9 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}" if abs(value) >= 1 else f"{value:.4f}"
 
 
-def _interval(figure: dict[str, float]) -> str:
+def _interval(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return ""
     return f"{_number(figure['value'])} ({_number(figure['low'])} to {_number(figure['high'])})"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
-from .axes import axis_label, behaviour, forgetting
+from .axes import axis_label, behaviour, forgetting, gained
 from .frontier import Point, area_under, cost_of
 from .interval import over_prompts_and_seeds
 from .plan import Plan
@@ -26,8 +26,9 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         base                    figures of the base
         lines                   one per line of the frontier: label, method, hyperparameters (of the best candidate),
                                 interpolation, label_noise, points [{strength, x, y, figures}] with {value, low, high}
-                                each and the base first, area, area_by_seed, equal_behaviour, at_reference, cost; where
-                                tasks were measured also tasks_drop, the mean drop of those in which more is better
+                                each and the base first, area, area_by_seed, equal_behaviour, at_reference, cost. Points
+                                but the base's have also gain, y less the base's, paired by prompt; where tasks were
+                                measured tasks_drop, the mean drop of those in which more is better
         runs                    one per training run, those of sweeps included: label, hyperparameters, seed, drawn, and
                                 its figures at strength 1
         facts                   what the comparison was made with
@@ -89,6 +90,9 @@ def _interval_point(plan: Plan, base: _Record, strength: float, records: Sequenc
     y = over_prompts_and_seeds([behaviour(record, plan.frontier_y) for record in records], **draw)
     x = over_prompts_and_seeds([forgetting(record, base, plan.arguments.frontier_x) for record in records], **draw)
     point = {"strength": strength, "x": x._asdict(), "y": y._asdict(), "figures": _figures(records, base)}
+    if strength != 0:
+        gain = over_prompts_and_seeds([gained(record, base, plan.frontier_y) for record in records], **draw)
+        point["gain"] = gain._asdict()
     if strength != 0 and any(task["higher_is_better"] for task in records[0].get("tasks", {}).values()):
         drop = over_prompts_and_seeds([forgetting(record, base, "tasks") for record in records], **draw)
         point["tasks_drop"] = drop._asdict()
