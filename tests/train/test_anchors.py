@@ -102,7 +102,7 @@ def test_a_model_that_does_not_end_a_users_turn_gives_plain_texts(tokenizer, mon
 
 
 def test_few_anchors_are_repeated(tokenizer) -> None:
-    """At least one for every four pairs."""
+    """At least one for every two pairs."""
     tokenized = tokenize_dataset(pairs(16), tokenizer, max_length=64)
     repeated = with_anchors(tokenized, ANCHORS, 64)
     assert list(repeated["anchor"]).count(True) == 4

@@ -73,13 +73,13 @@ def tokenize_dataset(
 
 
 # So many pairs for each anchor, at most: fewer anchors are repeated.
-_PAIRS_PER_ANCHOR = 4
+_PAIRS_PER_ANCHOR = 2
 
 
 def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_length: int | None) -> Dataset | None:
     """The pairs and the anchors as one data set, with a column `anchor`; either alone where the other is missing.
 
-    Beside pairs, every anchor is there as often as it takes to have one for every four pairs, at least once.
+    Beside pairs, every anchor is there as often as it takes to have one for every two pairs, at least once.
 
     Args:
         tokenized: pairs from `tokenize_dataset`, or None.
