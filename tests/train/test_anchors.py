@@ -105,9 +105,9 @@ def test_few_anchors_are_repeated(tokenizer) -> None:
     """At least one for every two pairs."""
     tokenized = tokenize_dataset(pairs(16), tokenizer, max_length=64)
     repeated = with_anchors(tokenized, ANCHORS, 64)
-    assert list(repeated["anchor"]).count(True) == 4
+    assert list(repeated["anchor"]).count(True) == 8
     assert repeated[16] == repeated[18] != repeated[17] == repeated[19]
-    assert list(with_anchors(tokenized, ANCHORS * 4, 64)["anchor"]).count(True) == 8, "none is left out"
+    assert list(with_anchors(tokenized, ANCHORS * 8, 64)["anchor"]).count(True) == 16, "none is left out"
 
 
 def test_anchors_become_rows_beside_the_pairs(tokenizer) -> None:
