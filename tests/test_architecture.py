@@ -22,6 +22,7 @@ LAYERS = [
     "baselines",
     "evaluate",
     "compare",
+    "export",
     "demo",
     "serve",
     "cli",

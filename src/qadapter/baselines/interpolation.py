@@ -35,7 +35,7 @@ def scaled_adapter(model: QAdapterForCausalLM, scale: float) -> Iterator[QAdapte
             f"with alpha_0 = alpha_tilde, got {model.constants}.",
             hint="interpolate logits: that is what strength does",
         )
-    layers = model.row_router.layers
+    layers = list(model.row_router.layers)  # fold() in the body gives them up
     before = [dict(layer.scaling) for layer in layers]
     try:
         for layer, scaling in zip(layers, before, strict=True):

@@ -6,6 +6,7 @@ train           `qadapter train`: learn a preference
 eval            `qadapter eval`: what an adapter gained and what it kept
 generate        `qadapter generate`: answers to prompts
 chat            `qadapter chat`: talk to an adapter on the terminal
+export          `qadapter export`: a trained adapter for other engines
 data            `qadapter data check|convert`: look at preference data
 env             `qadapter env`: versions and hardware, for bug reports
 

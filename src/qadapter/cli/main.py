@@ -12,7 +12,7 @@ from .. import __version__
 from ..errors import QAdapterError
 from .parser import CommandParser
 
-COMMANDS = ("demo", "train", "eval", "compare", "generate", "chat", "serve", "playground", "data", "env")
+COMMANDS = ("demo", "train", "eval", "compare", "generate", "chat", "serve", "playground", "export", "data", "env")
 
 EXIT_ERROR, EXIT_INTERRUPTED = 2, 130
 

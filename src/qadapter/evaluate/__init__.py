@@ -1,6 +1,7 @@
 """What was gained and what was kept.
 
 policy        the base and the customized policy at a strength, as every measurement means them
+policy_distance  how far policies are from each other in the states of given answers
 preference    held-out pairs: does Q̂ rank the chosen response above the rejected one?
 judges        who says what a freshly generated answer is worth
 retention     neutral prompts: how far is the customized policy from the base, token by token?

@@ -51,10 +51,19 @@ def read_inputs(args: EvaluationArguments) -> EvaluationInputs:
     return EvaluationInputs(
         pairs=pairs,
         prompts=_different(prompts)[: args.max_prompts],
-        neutral=_read(args.neutral_file, _neutral) if args.neutral_file else load_neutral_prompts(),
+        neutral=read_neutral_prompts(args.neutral_file),
         documents=_documents(args.text_file)[: args.max_documents] if args.text_file else [],
         tasks=load_tasks(args.tasks) if args.tasks else [],
     )
+
+
+def read_neutral_prompts(path: str | None) -> list[dict[str, str]]:
+    """The {kind, prompt} of a file; the project's own where there is none.
+
+    Raises:
+        DataError: a file that is missing or damaged, or a row of it; it names the row.
+    """
+    return _read(path, _neutral) if path else load_neutral_prompts()
 
 
 def _read(path: str, parse: Callable[[str, dict[str, Any]], Any]) -> list[Any]:

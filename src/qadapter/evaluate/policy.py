@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..model import QAdapterForCausalLM
+
+Policy = Callable[..., Any]
+"""A causal LM, or its forward with a dial: takes a causal LM's inputs by keyword, returns an object with `.logits`."""
 
 
 def policy_at(model: QAdapterForCausalLM, strength: float) -> dict[str, Any]:
@@ -16,3 +20,13 @@ def policy_at(model: QAdapterForCausalLM, strength: float) -> dict[str, Any]:
     if strength == 0:
         return {"strength": 0.0, "alpha_0": model.constants.alpha_tilde}
     return {"strength": strength}
+
+
+def forward_at(model: QAdapterForCausalLM, strength: float) -> Policy:
+    """The model's forward with `policy_at`'s keywords filled in."""
+    dial = policy_at(model, strength)
+
+    def forward(**inputs: Any) -> Any:
+        return model(**inputs, **dial)
+
+    return forward

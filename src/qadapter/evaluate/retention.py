@@ -15,11 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from ..data import encode_prompt
 from ..generate import answer_prompts
 from ..model import QAdapterForCausalLM
-from .policy import policy_at
-from .token_scores import left_padded
-
-# Whole rows of logits are compared: eight sequences keep that to a few hundred megabytes.
-_COMPARED_AT_ONCE = 8
+from .policy import forward_at, policy_at
+from .policy_distance import policy_distances
 
 
 class PromptDistance(NamedTuple):
@@ -73,7 +70,7 @@ def answer_as_base(
         max_new_tokens: most tokens of an answer.
         batch_size: prompts answered at a time.
     """
-    texts = [_as_input(row, tokenizer) for row in prompts]
+    texts = [as_input(row, tokenizer) for row in prompts]
     base = policy_at(model, 0.0)
     answers = answer_prompts(model, tokenizer, texts, max_new_tokens=max_new_tokens, batch_size=batch_size, **base)
     return [answer.token_ids for answer in answers]
@@ -109,37 +106,17 @@ def evaluate_retention(
         base_answers = answer_as_base(
             model, tokenizer, prompts, max_new_tokens=max_new_tokens, batch_size=batch_size
         )  # fmt: skip
-    encoded = [encode_prompt(_as_input(row, tokenizer), tokenizer) for row in prompts]
-    sequences = [prompt_ids + answer for prompt_ids, answer in zip(encoded, base_answers, strict=True)]
-    # Per strength and prompt.
-    found: list[dict[int, PromptDistance]] = [{} for _ in strengths]
-    order = sorted(range(len(prompts)), key=lambda index: len(sequences[index]))
-    for start in range(0, len(order), _COMPARED_AT_ONCE):
-        batch = order[start : start + _COMPARED_AT_ONCE]
-        lengths = [len(base_answers[index]) for index in batch]
-        inputs = left_padded([sequences[index] for index in batch], model.device)
-
-        def logp(strength: float, inputs: dict = inputs, keep: int = max(lengths) + 1) -> torch.Tensor:
-            policy = policy_at(model, strength)
-            logits = model(**inputs, logits_to_keep=keep, use_cache=False, **policy).logits
-            return logits[:, :-1].float().log_softmax(-1)
-
-        base = logp(0.0)
-        for distances, strength in zip(found, strengths, strict=True):
-            customized = logp(strength)
-            kl = (base.exp() * (base - customized)).sum(-1).double()
-            agree = (base.argmax(-1) == customized.argmax(-1)).double()
-            for row, (index, length) in enumerate(zip(batch, lengths, strict=True)):
-                distances[index] = PromptDistance(
-                    kind=prompts[index]["kind"],
-                    kl=kl[row, -length:].mean().item(),
-                    top1_agreement=agree[row, -length:].mean().item(),
-                    tokens=length,
-                )
-    return [_summary([distances[index] for index in range(len(prompts))]) for distances in found]
+    encoded = [encode_prompt(as_input(row, tokenizer), tokenizer) for row in prompts]
+    policies = [forward_at(model, strength) for strength in strengths]
+    found = policy_distances(forward_at(model, 0.0), policies, encoded, base_answers, device=model.device)
+    return [
+        _summary([PromptDistance(row["kind"], *distance) for row, distance in zip(prompts, of_one, strict=True)])
+        for of_one in found
+    ]
 
 
-def _as_input(row: dict[str, str], tokenizer: PreTrainedTokenizerBase) -> str | list[dict[str, str]]:
+def as_input(row: dict[str, str], tokenizer: PreTrainedTokenizerBase) -> str | list[dict[str, str]]:
+    """A {kind, prompt} as it is put to the model; see `answer_as_base`."""
     if row["kind"] == "document" or not tokenizer.chat_template:
         return row["prompt"]
     return [{"role": "user", "content": row["prompt"]}]

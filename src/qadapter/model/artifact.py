@@ -96,7 +96,7 @@ def load_artifact(
     """
     directory = local_folder(directory, revision)
     config = read_config(directory)
-    constants = _constants(config, directory)
+    constants = read_constants(config, directory)
     if not isinstance(base, PreTrainedModel):
         saved = config["base"]
         base_kwargs.setdefault("revision", None if base else saved["revision"])
@@ -136,7 +136,7 @@ def add_artifact(
     """
     directory = local_folder(directory, revision)
     config = read_config(directory)
-    constants = _constants(config, directory)
+    constants = read_constants(config, directory)
     _check_base(config, model.base, directory)
     _read_adapter(directory, model.peft_model, name, trainable=False)
     check_lora(model.peft_model, name)
@@ -255,7 +255,8 @@ def local_folder(directory: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
-def _constants(config: dict[str, Any], directory: Path) -> QConstants:
+def read_constants(config: dict[str, Any], directory: Path) -> QConstants:
+    """The constants in an artifact's config. Raises `ArtifactError` where some are missing, unknown or senseless."""
     fields = {field.name for field in dataclasses.fields(QConstants)}
     saved = config["constants"]
     if not isinstance(saved, dict) or saved.keys() != fields:

@@ -1,8 +1,11 @@
-"""The model card of an artifact."""
+"""The model card of an artifact, and the parts that every card has."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def model_card(config: dict[str, Any]) -> str:
@@ -11,16 +14,8 @@ def model_card(config: dict[str, Any]) -> str:
     Args:
         config: the content of `qadapter_config.json`.
     """
-    base, constants = config["base"]["name_or_path"], config["constants"]
-    rows = "\n".join(f"| `{name}` | {value} |" for name, value in constants.items())
-    return f"""---
-library_name: qadapter
-base_model: {base}
-tags:
-- q-adapter
-- lora
----
-
+    base = config["base"]["name_or_path"]
+    return f"""{front_matter(base, library="qadapter")}
 # Q-Adapter for {base}
 
 This folder holds a residual Q-function (a LoRA adapter and its constants) learned from preference pairs with
@@ -40,7 +35,29 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64, strength=1.0)
 
 `strength` is the dial: 0 is the base model, 1 what was trained, above 1 extrapolates.
 
-| constant | value |
-|---|---|
-{rows}
-"""
+{constants_table(config["constants"])}"""
+
+
+def front_matter(base: str, *, library: str | None = None, pipeline_tag: str | None = None) -> str:
+    """The YAML that hubs read. A base in a local folder is left out: the hub takes ids only.
+
+    Args:
+        base: hub id or folder.
+        library: the hub's name of the library that loads the files.
+        pipeline_tag: the hub's name of the task, for what an ordinary pipeline can run.
+    """
+    lines = [] if library is None else [f"library_name: {library}"]
+    lines += [f"base_model: {base}"] if is_hub_id(base) else []
+    lines += [] if pipeline_tag is None else [f"pipeline_tag: {pipeline_tag}"]
+    return "\n".join(["---", *lines, "tags:", "- q-adapter", "- lora", "---", ""])
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a base's name has the form OWNER/NAME of the hub (a relative folder may have it too)."""
+    return re.fullmatch(_HUB_ID, name) is not None
+
+
+def constants_table(constants: dict[str, Any]) -> str:
+    """A Markdown table."""
+    rows = "\n".join(f"| `{name}` | {value} |" for name, value in constants.items())
+    return f"| constant | value |\n|---|---|\n{rows}\n"

@@ -1,0 +1,72 @@
+"""What an export says of itself: the model card for people, and a record for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..model.model_card import constants_table, front_matter
+
+if TYPE_CHECKING:
+    from .single import ExportDistance
+    from .source import Source
+
+RECORD_FILE = "qadapter_export.json"
+"""Marks a folder as an export: only such a folder is ever replaced."""
+
+
+def write_card(
+    folder: Path,
+    source: Source,
+    *,
+    target: str,
+    strength: float,
+    what: str,
+    how_to_load: str,
+    distance: ExportDistance | None,
+    library: str | None = None,
+    **facts: Any,
+) -> None:
+    """Write README.md and the record.
+
+    Args:
+        folder: of the export.
+        source: the artifact it was made from.
+        target: the name of the target.
+        strength: the dial at which it was made.
+        what: the title's second half, such as "a plain LoRA".
+        how_to_load: Markdown.
+        distance: how far the exported policy is from the exact one; None where it is that policy.
+        library: the hub's name of the library that loads it.
+        **facts: more entries of the record.
+    """
+    exactness = (
+        "It is the exact policy that was trained, up to rounding."
+        if distance is None
+        else f"It is an approximation of the exact policy. Measured: {distance}."
+    )
+    card = f"""{front_matter(source.base_name, library=library, pipeline_tag="text-generation")}
+# {source.base_name} customized with Q-Adapter: {what}
+
+Made with `qadapter export --to {target} --strength {strength:g}` from an adapter that was trained with
+[Q-Adapter](https://arxiv.org/abs/2407.03856) on preference pairs, on top of `{source.base_name}`. The dial is fixed at
+strength {strength:g} (0 is the base model, 1 what was trained). {exactness}
+
+{how_to_load}
+
+{constants_table(source.config["constants"])}"""
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    record = {
+        "qadapter_version": __version__,
+        "target": target,
+        "strength": strength,
+        "exact": distance is None,
+        "distance": None if distance is None else distance._asdict(),
+        "base": source.config["base"],
+        "constants": dataclasses.asdict(source.constants),
+        **facts,
+    }
+    (folder / RECORD_FILE).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,49 @@
+"""The targets by name."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from .arguments import MergedArguments, PeftArguments
+
+
+class Export(Protocol):
+    """The function `export` of a target's file.
+
+    Args:
+        source: the artifact.
+        args: an instance of the target's dataclass of arguments.
+        output: the folder to write; for the hub the repository.
+        overwrite: whether to replace what is there.
+
+    Raises:
+        QAdapterError: the export cannot be made or would be another policy than asked for; nothing is left behind.
+    """
+
+    def __call__(self, source: Any, args: Any, output: str, *, overwrite: bool) -> None: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of export."""
+
+    module: str
+    """The file of this package that has its `export`."""
+    meaning: str
+    """One line for the help."""
+    arguments: type
+    """A dataclass whose fields are the target's flags, each with metadata `help`."""
+
+    @property
+    def export(self) -> Export:
+        """The function that makes it; the import may take seconds."""
+        export: Export = importlib.import_module(f".{self.module}", __package__).export
+        return export
+
+
+TARGETS: dict[str, Target] = {
+    "peft": Target("peft", "a plain LoRA, for any engine that reads PEFT's files", PeftArguments),
+    "merged": Target("merged", "a plain model: the LoRA folded into the base's weights", MergedArguments),
+}

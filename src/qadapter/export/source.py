@@ -1,0 +1,48 @@
+"""The artifact that is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from ..model import QAdapterForCausalLM, QConstants
+from ..model.artifact import local_folder, read_config, read_constants
+
+Loaded = tuple[QAdapterForCausalLM, PreTrainedTokenizerBase]
+
+
+@dataclass(frozen=True)
+class Source:
+    """An artifact; its base is loaded when a target asks for it."""
+
+    directory: Path
+    """The folder, on this machine."""
+    config: dict[str, Any]
+    """The content of `qadapter_config.json`."""
+    constants: QConstants
+    load: Callable[[], Loaded]
+    """The model in eval mode, and its tokenizer. A target may change the model: it belongs to it."""
+
+    @property
+    def base_name(self) -> str:
+        """The base model's hub id, or the folder that it was trained from."""
+        return str(self.config["base"]["name_or_path"])
+
+
+def open_source(directory: str | Path, load: Callable[[], Loaded]) -> Source:
+    """Read what an artifact says of itself.
+
+    Args:
+        directory: the folder, or the id of a repository on the hub that holds one.
+        load: loads it onto its base.
+
+    Raises:
+        ArtifactError: not an artifact, or damaged.
+    """
+    folder = local_folder(directory)
+    config = read_config(folder)
+    return Source(folder, config, read_constants(config, folder), load)
