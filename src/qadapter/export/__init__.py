@@ -9,6 +9,7 @@ new_folder    an output folder that is written whole or not at all
 
 peft          a plain LoRA
 merged        the LoRA folded into the base's weights
+vllm          a folder that vLLM serves with both policies
 
 A target is a file of this package with one function `export`, an arguments dataclass and a line in the registry. The
 registry and the arguments import no torch, so that the command line can list them at once.

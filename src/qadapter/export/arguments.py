@@ -33,3 +33,15 @@ class MergedArguments(PeftArguments):
     """As for the plain LoRA, and how the weights are cut into files."""
 
     max_shard_size: str = _meaning("largest file of weights", "5GB")
+
+
+@dataclass(frozen=True)
+class VllmArguments:
+    """What a request gets that sets nothing, and where the base's weights lie. Raises `ConfigError`."""
+
+    strength: float = _meaning("the dial of a request that sets none", 1.0)
+    copy_weights: bool = _meaning("copy the base's weights into the folder instead of linking to them", False)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.strength) and self.strength >= 0):
+            raise ConfigError(f"--strength must not be negative, got {self.strength:g}")

@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .arguments import MergedArguments, PeftArguments
+from .arguments import MergedArguments, PeftArguments, VllmArguments
 
 
 class Export(Protocol):
@@ -46,4 +46,5 @@ class Target:
 TARGETS: dict[str, Target] = {
     "peft": Target("peft", "a plain LoRA, for any engine that reads PEFT's files", PeftArguments),
     "merged": Target("merged", "a plain model: the LoRA folded into the base's weights", MergedArguments),
+    "vllm": Target("vllm", "both policies, mixed exactly, for vLLM with the extra qadapter[vllm]", VllmArguments),
 }

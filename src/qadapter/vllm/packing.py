@@ -71,7 +71,7 @@ def pack_factors(
     """The factors of a merged layer, as `x @ a @ b` takes them.
 
     Args:
-        factors: by projection; one that is absent adds nothing.
+        factors: by projection, at least one; one that is absent adds nothing.
         parts: the adapted projections that the layer holds.
         rank: of each projection.
         scaling: factor on the products, folded into b.
@@ -81,11 +81,11 @@ def pack_factors(
     Returns:
         a [inputs, parts · rank] and b [parts · rank, outputs], float32.
     """
-    held = len(range(*inputs.indices(next(iter(factors.values())).a.shape[1]))) if factors else 0
+    held = next(iter(factors.values())).a[:, inputs].shape[1]
     a, b = torch.zeros(held, len(parts) * rank), torch.zeros(len(parts) * rank, outputs)
     for number, part in enumerate(parts):
         if part.projection in factors:
             one, block = factors[part.projection], slice(number * rank, (number + 1) * rank)
-            a[:, block] = one.a.float().t()[inputs]
-            b[block, part.columns] = scaling * one.b.float()[part.rows].t()
+            a[:, block] = one.a[:, inputs].float().t()
+            b[block, part.columns] = scaling * one.b[part.rows].float().t()
     return Factors(a, b)
