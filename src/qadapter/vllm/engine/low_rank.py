@@ -69,9 +69,7 @@ class LowRank:
         mine = {part.projection: factors[part.projection] for part in self.parts if part.projection in factors}
         if mine:
             inputs, outputs = inputs_held(self.linear), self.linear.lora_b.shape[1]
-            packed = pack_factors(
-                mine, self.parts, rank=self.rank, scaling=scaling, inputs=inputs, outputs=outputs
-            )
+            packed = pack_factors(mine, self.parts, rank=self.rank, scaling=scaling, inputs=inputs, outputs=outputs)
             self.linear.lora_a.data.copy_(packed.a)
             self.linear.lora_b.data.copy_(packed.b)
 
