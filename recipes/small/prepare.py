@@ -11,7 +11,8 @@ conversational form; they are public, and none is part of this repository. Write
     judge.json      its accuracy on the held-out pairs, and what it was trained on
     hellaswag.jsonl, ... the first questions of each benchmark; wikitext.jsonl, plain text
 
-Every prompt is in one part alone.
+Every prompt is in one part alone. Pairs whose prompt has more than 96 tokens are left out, and responses are cut so
+that prompt and response have at most 160: what a CPU has time for.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ import argparse
 import json
 import random
 import statistics
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from qadapter import load_preference_dataset
 from qadapter.baselines import CommonArguments, TrainingJob, run_job
+from qadapter.data import encode_prompt
 from qadapter.evaluate.judges import JudgeArguments, make_judges
 from qadapter.generate import Answer
+from qadapter.model import DEFAULT_MODEL, load_base_tokenizer
 
 
 class PreferenceSet(NamedTuple):
@@ -35,17 +39,17 @@ class PreferenceSet(NamedTuple):
     train: str
     test: str | None
     """None: all parts come out of `train`."""
-    train_pairs: int = 320
-    judge_pairs: int = 480
-    heldout_pairs: int = 128
+    train_pairs: int = 128
+    judge_pairs: int = 256
+    heldout_pairs: int = 64
 
 
 SETS = {
     "academy": PreferenceSet("dsp_academy.train", "dsp_academy.test"),
     "business": PreferenceSet("dsp_business.train", "dsp_business.test"),
     "harmless": PreferenceSet("hh_harmless.train", "hh_harmless.test"),
-    "politeness": PreferenceSet("politeness_llm_from_scratch", None, judge_pairs=480, heldout_pairs=128),
-    "ultrafeedback": PreferenceSet("ultrafeedback_sample.train", "ultrafeedback_sample.test", judge_pairs=340),
+    "politeness": PreferenceSet("politeness_llm_from_scratch", None),
+    "ultrafeedback": PreferenceSet("ultrafeedback_sample.train", "ultrafeedback_sample.test", judge_pairs=128),
 }
 QUESTIONS = 200
 BENCHMARKS = {
@@ -54,8 +58,8 @@ BENCHMARKS = {
     "piqa": "piqa_valid",
     "lambada": "lambada_openai_first1000",
 }
-DOCUMENTS = 40
-MAX_LENGTH = 256
+DOCUMENTS = 8
+MAX_PROMPT, MAX_LENGTH = 96, 160
 
 
 def main() -> None:
@@ -68,18 +72,27 @@ def main() -> None:
     if not (options.data / "preference").is_dir():
         parser.error(f"{options.data}/preference is not there: DATA holds the public files (see --help)")
     options.out.mkdir(parents=True, exist_ok=True)
-    for name, rows in parts_of(SETS[options.set], options.data / "preference").items():
+    tokenizer = load_base_tokenizer(DEFAULT_MODEL)
+    parts = parts_of(
+        SETS[options.set],
+        options.data / "preference",
+        lambda pair: len(encode_prompt(pair["prompt"], tokenizer)) <= MAX_PROMPT,
+    )
+    for name, rows in parts.items():
         write(options.out / f"{name}.jsonl", rows)
+        print(f"{name}: {len(rows)} pairs, prompts of at most {MAX_PROMPT} tokens")
     for name, file in BENCHMARKS.items():
         write(options.out / f"{name}.jsonl", read(options.data / "benchmarks" / f"{file}.jsonl")[:QUESTIONS])
     write(options.out / "wikitext.jsonl", documents(read(options.data / "benchmarks" / "wikitext2_raw_test.jsonl")))
     train_judge(options.out)
 
 
-def parts_of(of: PreferenceSet, folder: Path) -> dict[str, list[dict[str, Any]]]:
-    """The pairs of each part; no prompt is in two of them."""
-    pool = by_prompt(read(folder / f"{of.train}.jsonl"))
-    held = by_prompt(read(folder / f"{of.test}.jsonl")) if of.test else pool
+def parts_of(
+    of: PreferenceSet, folder: Path, fits: Callable[[dict[str, Any]], bool] = lambda pair: True
+) -> dict[str, list[dict[str, Any]]]:
+    """The pairs of each part, of those that fit; no prompt is in two parts."""
+    pool = by_prompt(filter(fits, read(folder / f"{of.train}.jsonl")))
+    held = by_prompt(filter(fits, read(folder / f"{of.test}.jsonl"))) if of.test else pool
     train = take(pool, of.train_pairs)
     heldout = take(held, of.heldout_pairs)
     left = list(dict.fromkeys([*pool, *held]))
@@ -87,7 +100,7 @@ def parts_of(of: PreferenceSet, folder: Path) -> dict[str, list[dict[str, Any]]]
     return {"train": train, "heldout": heldout, "judge_pairs": take(both, of.judge_pairs)}
 
 
-def by_prompt(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+def by_prompt(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Prompts in a seeded order, with their pairs."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:

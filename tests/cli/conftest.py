@@ -20,6 +20,7 @@ ANIMALS = ["cat", "dog", "fox", "owl", "hen", "cow", "pig", "bee", "ant", "elk"]
 FAST = [
     *("--dtype", "float32", "--max-length", "64", "--per-device-train-batch-size", "4", "--use-cpu"),
     *("--max-steps", "6", "--save-steps", "2", "--logging-steps", "2", "--lora-dropout", "0.1", "--seed", "3"),
+    *("--anchors", "0"),
 ]
 """Six steps, a checkpoint every two; dropout, so that resuming must restore the random state too."""
 

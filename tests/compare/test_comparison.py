@@ -47,8 +47,8 @@ def test_results_and_resuming(
     results, said = compare(values())
     assert len(trained) == 3, "two candidates of DPO and one of ours"
     assert measured == [0, 1, 0.5, 1, 1, 0.5], "the other strengths for the best of a sweep alone"
-    assert len(said) == 9
-    assert said[-1].startswith("[9/9] measure DPO, learning_rate=0.02, seed 0, strength 0.5")
+    assert len(said) == 13
+    assert said[-1].startswith("[13/13] benchmarks of DPO, learning_rate=0.02, seed 0, strength 1")
     assert "min left" in said[0]
 
     ours, dpo = results["lines"]
@@ -184,6 +184,27 @@ def test_seeds_and_noise(values: Values, pretended: list[TrainingJob]) -> None:
     assert clean["points"][1]["y"]["value"] != noisy["points"][1]["y"]["value"]
 
 
+def test_what_is_slow_is_measured_of_the_drawn_candidate_alone(
+    values: Values, pretended: list[TrainingJob], measured: list[float], tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("wa wb wc wd", encoding="utf-8")
+    config = {
+        "text_file": str(tmp_path / "text.txt"),
+        "methods": {"SFT": {"method": "sft", "learning_rate": [0.1, 0.2]}},
+    }
+    results, said = compare(values(**config, benchmark_strengths=[1.0]))
+    (line,) = results["lines"]
+    slow = ["text.nats_per_token" in point["figures"] for point in line["points"]]
+    assert slow == [True, False, True], "the base, strength 0.5, strength 1"
+    assert line["cost"]["decode_time_vs_base"].keys() == {"1"}
+    assert [run["drawn"] for run in results["runs"]].count(True) == 1
+    assert sum("] benchmarks of SFT" in text for text in said) == 1
+    measured.clear()
+    results, _ = compare(values(**config))
+    assert measured == [], "only the slow part of strength 0.5 was missing"
+    assert all("text.nats_per_token" in point["figures"] for point in results["lines"][0]["points"])
+
+
 def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Path) -> None:
     methods = {"ours <b>|": {"method": "qadapter", "learning_rate": 0.02}, "DPO": {"method": "dpo"}}
     results, _ = compare(values(methods=methods))
@@ -211,6 +232,7 @@ def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Pat
         ({"frontier_y": "checker:tiny_checker:od"}, ConfigError, r"did you mean 'checker:tiny_checker:odd'\?"),
         ({"checker": ["tiny_checker:even"]}, ConfigError, "even"),
         ({"frontier_x": "tasks"}, ConfigError, "`tasks` names none"),
+        ({"benchmark_strengths": [0.7]}, ConfigError, "benchmark_strengths: 0.7 is not one of strengths"),
         ({"output_dir": ""}, ConfigError, "output_dir is required"),
         ({"reference": "dpo"}, ConfigError, r"did you mean 'DPO'\?"),
     ],

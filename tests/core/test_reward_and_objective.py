@@ -84,8 +84,20 @@ def test_telescoping_and_what_it_hides() -> None:
 
     penalties = [chi2_penalty(r[:1], mask[:1], r[1:], mask[1:]) for r in (next_state, same_state)]
     assert abs(penalties[0] - penalties[1]) > 0.1
-    terms = preference_objective(q_t, v_t, lengths, ended, gamma=1.0, chi2_coef=1.0)
-    torch.testing.assert_close(terms.chi2, penalties[0])
+    for value_state, penalty in zip(("next", "same"), penalties, strict=True):
+        terms = preference_objective(q_t, v_t, lengths, ended, gamma=1.0, chi2_coef=1.0, value_state=value_state)
+        torch.testing.assert_close(terms.chi2, penalty)
+        torch.testing.assert_close(terms.return_chosen - terms.return_rejected, returns[0][0:1] - returns[0][1:2])
+
+
+def test_length_normalized_returns_are_means_over_a_responses_own_tokens() -> None:
+    q_t, v_t, lengths = grids(random_pair(3, lengths=(5, 3)), 0.5, 0.5, pad_to=9)
+    args = (q_t, v_t, lengths, torch.tensor([True, False]))
+    whole = preference_objective(*args, gamma=0.9, chi2_coef=0.0)
+    normalized = preference_objective(*args, gamma=0.9, chi2_coef=0.0, length_normalized=True)
+    torch.testing.assert_close(normalized.return_chosen, whole.return_chosen / 5)
+    torch.testing.assert_close(normalized.return_rejected, whole.return_rejected / 3)
+    torch.testing.assert_close(normalized.chi2, whole.chi2)
 
 
 def test_reward_to_q_and_back() -> None:

@@ -1,4 +1,4 @@
-"""Anchors: no preference, a penalty of their own, and a policy that stays at the base on them."""
+"""Anchors: no preference, a distance to the base instead, and a policy that stays at the base on them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from conftest import RESIDUAL, make_base, make_batch, make_model
 from train.test_trainer import arguments, log_of, pairs
 
 from qadapter import QAdapterTrainer
-from qadapter.core import preference_objective
 from qadapter.data import Anchor, PreferenceCollator, read_anchors, write_anchors
-from qadapter.errors import DataError
-from qadapter.generate import sample_anchors
+from qadapter.errors import ConfigError, DataError
 from qadapter.model import QConstants
-from qadapter.train import tokenize_dataset
+from qadapter.train import anchors as anchors_module
+from qadapter.train import sample_anchors, tokenize_dataset
 from qadapter.train.dataset import with_anchors
 
 CONSTANTS = QConstants("residual", 0.3, 0.3, 1.0, chi2_coef=0.1, anchor_coef=7.0)
@@ -30,17 +29,6 @@ def batch_with_anchor(which: list[bool]) -> dict[str, torch.Tensor]:
     return {**make_batch(len(which)), "anchor": torch.tensor(which).repeat(2)}
 
 
-def test_the_objective_of_an_anchor_is_its_squared_reward() -> None:
-    q_t = torch.tensor([[1.0, 2.0], [0.5, 0.5], [3.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
-    v_t = torch.zeros(4, 3, dtype=torch.float64)
-    args = (q_t, v_t, torch.tensor([2, 2, 2, 2]), torch.ones(4, dtype=torch.bool))
-    kw = {"gamma": 1.0, "chi2_coef": 0.1}
-    plain = preference_objective(*args, **kw)
-    found = preference_objective(*args, torch.tensor([False, True]), anchor_coef=7.0, **kw)
-    # Rewards of the second pair: 0.5, 0.5 and 1, 1.
-    assert found.loss.tolist() == pytest.approx([plain.loss[0].item(), 7.0 * 2.5 / 4])
-
-
 @pytest.mark.parametrize("share_prefix", [True, False])
 def test_a_pair_beside_an_anchor_is_not_changed(share_prefix: bool) -> None:
     model = make_model(constants=CONSTANTS)
@@ -48,20 +36,67 @@ def test_a_pair_beside_an_anchor_is_not_changed(share_prefix: bool) -> None:
     plain = model(**make_batch(3))
     mixed = model(**batch_with_anchor([False, True, False]))
     assert torch.equal(mixed.pair_loss[[0, 2]], plain.pair_loss[[0, 2]])
-    torch.testing.assert_close(mixed.pair_loss[1], 7.0 * plain.chi2[1] / 0.3**2)
     assert mixed.anchor.tolist() == [False, True, False]
+    assert mixed.anchor_kl[[0, 2]].tolist() == [0, 0]
+    torch.testing.assert_close(mixed.pair_loss[1], 7.0 * mixed.anchor_kl[1])
+
+
+@pytest.mark.parametrize("constants", [CONSTANTS, QConstants("logits", 0.2, 0.7, anchor_coef=7.0)], ids=str)
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_an_anchor_pays_for_the_distance_to_the_base_on_its_answers(share_prefix: bool, constants: QConstants) -> None:
+    model = make_model(constants=constants)
+    model.share_prefix = share_prefix
+    batch = batch_with_anchor([True, False, True])
+    batch["terminated"] = torch.tensor([True, True, False, False, True, True])
+    found = model(**batch).anchor_kl
+    inputs = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    with torch.no_grad():
+        policy = model(**inputs).logits.log_softmax(-1)
+        base = model(**inputs, strength=0.0, alpha_0=1.0, alpha_tilde=1.0).logits.log_softmax(-1)
+    kl = (base.exp() * (base - policy)).sum(-1)
+    states = batch["completion_mask"].roll(-1, dims=1)  # the state before each token of an answer
+    for pair in (0, 2):
+        at = states[[pair, pair + 3]]
+        torch.testing.assert_close(found[pair], kl[[pair, pair + 3]][at].mean(), rtol=1e-4, atol=1e-6)
 
 
 def test_on_anchors_alone_the_policy_returns_to_the_base() -> None:
     model = make_model(constants=CONSTANTS)
-    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.03)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
     batch = batch_with_anchor([True, True, True])
-    before = model(**batch).chi2.mean().item()
+    before = model(**batch).anchor_kl.mean().item()
     for _ in range(60):
         optimizer.zero_grad()
         model(**batch).loss.backward()
         optimizer.step()
-    assert model(**batch).chi2.mean().item() < 0.05 * before
+    assert model(**batch).anchor_kl.mean().item() < 0.2 * before
+
+
+def test_the_trainer_samples_what_the_arguments_ask_for(tmp_path: Path, tokenizer, caplog) -> None:
+    def rows(**extra) -> list[bool]:
+        args = arguments(tmp_path / "run", **{"anchors": 3, "max_length": 64} | extra)
+        return list(QAdapterTrainer(make_base(), args, None, pairs(8), None, tokenizer).train_dataset["anchor"])
+
+    assert rows() == [False] * 8 + [True] * 3
+    assert "plain texts" not in caplog.text
+    with pytest.raises(ConfigError, match="max_length is 17: no room for an answer"):
+        rows(max_length=17)
+
+
+def test_a_model_that_does_not_end_a_users_turn_gives_plain_texts(tokenizer, monkeypatch, caplog) -> None:
+    monkeypatch.setattr(anchors_module, "_TURN_TOKENS", 1)
+    anchors = sample_anchors(make_model(constants=RESIDUAL), tokenizer, 3, max_new_tokens=4)
+    assert "0 came to an end within 1 tokens" in caplog.text
+    assert [len(anchor.prompt_ids) for anchor in anchors] == [len(anchors[0].prompt_ids)] * 3
+
+
+def test_few_anchors_are_repeated(tokenizer) -> None:
+    """At least one for every four pairs."""
+    tokenized = tokenize_dataset(pairs(16), tokenizer, max_length=64)
+    repeated = with_anchors(tokenized, ANCHORS, 64)
+    assert list(repeated["anchor"]).count(True) == 4
+    assert repeated[16] == repeated[18] != repeated[17] == repeated[19]
+    assert list(with_anchors(tokenized, ANCHORS * 4, 64)["anchor"]).count(True) == 8, "none is left out"
 
 
 def test_anchors_become_rows_beside_the_pairs(tokenizer) -> None:
@@ -97,9 +132,9 @@ def test_training_counts_anchors_apart(tmp_path: Path, tokenizer, extra: dict) -
     assert lines[1]["loss"] == pytest.approx(math.log(2), abs=1e-4)
     for step, line in lines.items():
         assert ("rewards/margins" in line) == (step % 2 == 1)
-        assert ("anchor/chi2" in line) == (step % 2 == 0)
-    assert lines[6]["loss"] == pytest.approx(2.0 * lines[6]["anchor/chi2"] / 0.3**2, rel=1e-4)
-    assert lines[6]["anchor/chi2"] > 0
+        assert ("anchor/kl" in line) == (step % 2 == 0)
+    assert lines[6]["loss"] == pytest.approx(2.0 * lines[6]["anchor/kl"], rel=1e-4)
+    assert lines[6]["anchor/kl"] > 0
 
 
 def test_sampled_anchors_are_the_bases_own(tokenizer) -> None:

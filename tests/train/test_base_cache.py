@@ -66,6 +66,7 @@ class Run:
             "learning_rate": 1e-2,
             "alpha_tilde": 0.5,
             "alpha_0": 0.2,
+            "anchors": 0,
             "max_length": 14,  # cuts some responses
             "disable_tqdm": True,
             "cache_base": True,

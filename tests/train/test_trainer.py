@@ -48,6 +48,7 @@ def arguments(folder: Path, **overrides) -> QAdapterTrainingArguments:
         "chi2_coef": 0.3,
         "alpha_tilde": 0.5,
         "alpha_0": 0.2,
+        "anchors": 0,
         "disable_tqdm": True,
     }
     return QAdapterTrainingArguments(**{**defaults, **overrides})

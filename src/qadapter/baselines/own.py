@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from ..data import Anchor, read_anchors, write_anchors
-from ..generate import sample_anchors
 from ..model import QConstants
-from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments
+from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
 from .arguments import CommonArguments
 from .method import Hyperparameter, Method, Run, Trained, optimization, trained_parameters
 from .policy import base_policy, plain_base
@@ -38,7 +37,8 @@ def train_qadapter(run: Run) -> Trained:
     )
     started = time.monotonic()
     trainer.train()
-    pairs = (len(trainer.train_dataset) - len(anchors)) * args.num_train_epochs
+    rows = trainer.train_dataset
+    pairs = (list(rows["anchor"]).count(False) if anchors else len(rows)) * args.num_train_epochs
     seconds["training"] = time.monotonic() - started
     return Trained(trainer.model, seconds, round(pairs), trained_parameters(trainer.model))
 

@@ -25,17 +25,18 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser(
         "export",
         help="a trained adapter for other engines",
-        description="Write a trained adapter as something that other engines load. What would be another policy than "
-        "the trained one is refused; what only comes near is measured first, and the figure written into its card.",
+        description="Write a trained adapter as something that other engines load. What would be another policy than\n"
+        "the trained one is refused; what only comes near it is measured first, and the figure goes into the card.",
         epilog=_targets_help(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         usage="qadapter export ADAPTER --to TARGET --output DIR [--strength S] ...",
     )
     parser.add_argument("directory", metavar="ADAPTER", help="the folder that `qadapter train` wrote, or its hub id")
     parser.add_argument("--to", choices=tuple(TARGETS), required=True, metavar="TARGET", help=", ".join(TARGETS))
-    parser.add_argument("--output", required=True, metavar="DIR", help="the folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier export in --output")
-    parser.add_argument("--seed", type=int, default=0, help="of what is sampled (default: %(default)s)")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="the folder to write; with hub the repository, OWNER/NAME"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the earlier export in --output")
     add_loading_flags(parser)
     parser.prepare = _adapter_first
     parser.set_defaults(run=run, keep_unknown=True)
@@ -59,8 +60,12 @@ def run(args: argparse.Namespace) -> int:
 
     target = TARGETS[args.to]
     (chosen,) = parse_config((target.arguments,), args.rest)
+    if not target.loads_base and (args.base or args.dtype != "auto" or args.trust_remote_code):
+        raise ConfigError(f"--to {args.to} loads no base: --base, --dtype and --trust-remote-code have no meaning.")
     quiet_libraries()
-    target.export(open_source(args.directory, partial(load, args)), chosen, args.output, overwrite=args.overwrite)
+    loading = argparse.Namespace(**vars(args), seed=0)
+    source = open_source(args.directory, partial(load, loading))
+    target.export(source, chosen, args.output, overwrite=args.overwrite)
     print(args.output)
     return 0
 
@@ -80,5 +85,7 @@ def _targets_help() -> str:
         lines += ["", f"  {name:<10} {target.meaning}"]
         for field in dataclasses.fields(target.arguments):
             meaning = f"--{field.name.replace('_', '-')}: {field.metadata['help']}"
+            if field.default not in (None, False):
+                meaning += f" (default: {field.default})"
             lines += textwrap.wrap(meaning, 100, initial_indent=" " * 13, subsequent_indent=" " * 15)
     return "\n".join(lines)

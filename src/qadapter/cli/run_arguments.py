@@ -74,7 +74,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "model": ("model", "revision", "dtype", "attn_implementation", "trust_remote_code"),
     "data": ("train_file", "eval_file", "eval_split", "style", "max_length", "on_bad_row"),
     "run": ("output_dir", "config", "resume", "overwrite", "seed"),
-    "method": ("preset", "parametrization", "alpha_0", "alpha_tilde", "gamma", "chi2_coef", "anchors", "anchor_coef"),
+    "method": (
+        *("preset", "parametrization", "alpha_0", "alpha_tilde", "gamma", "chi2_coef", "value_state"),
+        *("length_normalized", "anchors", "anchor_coef"),
+    ),
     "LoRA": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
     "optimization": (
         *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),

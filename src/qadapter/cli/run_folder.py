@@ -14,10 +14,10 @@ import yaml
 
 from ..errors import ConfigError
 from ..model.artifact import ADAPTER_FOLDER, CONFIG_FILE
+from ..train import RUN_CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 
-RUN_CONFIG_FILE = "config.yaml"
 EVAL_METRICS_FILE = "eval_metrics.json"
 ANCHORS_FILE = "anchors.jsonl"
 

@@ -15,9 +15,8 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from ..data import Anchor, load_preference_dataset, read_anchors, write_anchors
 from ..errors import BatchTooLargeError, ConfigError
-from ..generate import sample_anchors
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer
-from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments
+from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
 from . import run_folder
 from .config import Values, build, parse_flags, read_yaml
 from .holdout import split_by_prompt

@@ -47,6 +47,14 @@ class CompareArguments:
         "forgetting up to which the area under the frontier is taken (default: the reference's at strength 1)"
     )
 
+    benchmark_strengths: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "strengths at which the drawn candidate gets the slow measurements, tasks, plain text and decoding "
+            "time (default: all strengths)"
+        },
+    )
+
     def __post_init__(self) -> None:
         if not self.eval_file:
             raise ConfigError("eval_file is required", hint="held-out preference pairs")
@@ -65,6 +73,13 @@ class CompareArguments:
         check_noises(self.noises)
         check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         check_choice("frontier_x", self.frontier_x, FRONTIER_X)
+        if self.benchmark_strengths is not None:
+            if self.frontier_x == "tasks":
+                raise ConfigError(
+                    "frontier_x is tasks: they are measured at all strengths, not at benchmark_strengths."
+                )
+            if unknown := sorted(set(self.benchmark_strengths) - set(self.strengths)):
+                raise ConfigError(f"benchmark_strengths: {unknown[0]:g} is not one of strengths")
         if self.x_limit is not None and not self.x_limit > 0:
             raise ConfigError(f"x_limit must be above 0, got {self.x_limit}")
 
@@ -72,6 +87,11 @@ class CompareArguments:
     def noises(self) -> list[float]:
         """`label_noise` as a list."""
         return self.label_noise if isinstance(self.label_noise, list) else [self.label_noise]
+
+    @property
+    def slow(self) -> list[float]:
+        """`benchmark_strengths`, the base's left out."""
+        return sorted(set(self.strengths if self.benchmark_strengths is None else self.benchmark_strengths) - {0.0})
 
     @property
     def dials(self) -> list[float]:

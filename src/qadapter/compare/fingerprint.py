@@ -20,6 +20,9 @@ _WITHOUT_INFLUENCE = {
     *("judge_concurrency", "judge_price_in", "judge_price_out"),
 }
 _FILES = {"preference_file", "prompts_file", "neutral_file", "text_file", "tasks", "reward_model", "replay_prompts"}
+# Of tasks and plain text alone.
+_OF_BENCHMARKS = {"tasks", "task_limit", "num_fewshot", "task_chat_template", "text_file", "max_documents"}
+_OF_BOTH = {"seed", "max_length"}
 # The pairs themselves stand for how they were chosen.
 _OF_PAIRS = {"train_file", "style", "on_bad_row", "train_pairs", "data_seed"}
 
@@ -41,11 +44,20 @@ def training_inputs(job: TrainingJob, pairs: Dataset) -> dict[str, Any]:
     }
 
 
-def evaluation_inputs(evaluation: EvaluationArguments, judges: JudgeArguments) -> dict[str, Any]:
+def evaluation_inputs(
+    evaluation: EvaluationArguments, judges: JudgeArguments, *, with_benchmarks: bool
+) -> dict[str, Any]:
     """What determines a record, beside the policy. The source of checkers counts, what they import does not."""
     arguments = {**dataclasses.asdict(evaluation), **dataclasses.asdict(judges)}
-    inputs = {name: value for name, value in arguments.items() if name not in _WITHOUT_INFLUENCE}
+    without = _WITHOUT_INFLUENCE if with_benchmarks else _WITHOUT_INFLUENCE | _OF_BENCHMARKS
+    inputs = {name: value for name, value in arguments.items() if name not in without}
     return {**_with_content(inputs), "checker_source": [_module_source(name) for name in judges.checker]}
+
+
+def benchmark_inputs(evaluation: EvaluationArguments) -> dict[str, Any]:
+    """What determines the scores in tasks and on plain text, beside the policy."""
+    arguments = dataclasses.asdict(evaluation)
+    return _with_content({name: arguments[name] for name in sorted(_OF_BENCHMARKS | _OF_BOTH)})
 
 
 def _with_content(values: dict[str, Any]) -> dict[str, Any]:

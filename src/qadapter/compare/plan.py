@@ -21,7 +21,7 @@ from ..model import load_base_tokenizer
 from ..train import tokenize_dataset
 from .arguments import CompareArguments
 from .axes import NO_JUDGE, choose_behaviour
-from .fingerprint import evaluation_inputs, training_inputs
+from .fingerprint import benchmark_inputs, evaluation_inputs, training_inputs
 from .jobs import job_name
 from .methods import Line, lines_of, reference_line
 
@@ -58,18 +58,27 @@ class Plan:
     """(label of a line, number of a candidate) → one run per seed."""
     evaluation_inputs: dict[str, Any]
     """What determines a record, beside the policy."""
+    benchmark_inputs: dict[str, Any]
+    """What determines the slow part of one, beside the policy."""
 
     @property
     def base_name(self) -> str:
         """Of the file of the base's record."""
         model = [self.common.model, self.common.revision, self.common.dtype]
-        return job_name(["measure", "base"], [model, self.evaluation_inputs])
+        return job_name(["measure", "base"], [model, self.evaluation_inputs, self.benchmark_inputs])
 
     def record_name(self, run: PlannedRun, line: Line, strength: float) -> str:
         """Of the file of a policy's record. What was trained is the same policy under every interpolation."""
+        return self._job_name("measure", run, line, strength, self.evaluation_inputs)
+
+    def benchmarks_name(self, run: PlannedRun, line: Line, strength: float) -> str:
+        """Of the file of the slow part of a policy's record."""
+        return self._job_name("benchmarks", run, line, strength, self.benchmark_inputs)
+
+    def _job_name(self, kind: str, run: PlannedRun, line: Line, strength: float, inputs: dict[str, Any]) -> str:
         interpolation = None if strength == 1 else line.interpolation
-        words = ["measure", *run.name.split("-")[1:-1], f"strength{strength:g}", interpolation or ""]
-        return job_name([word for word in words if word], [run.inputs, strength, interpolation, self.evaluation_inputs])
+        words = [kind, *run.name.split("-")[1:-1], f"strength{strength:g}", interpolation or ""]
+        return job_name([word for word in words if word], [run.inputs, strength, interpolation, inputs])
 
 
 def make_plan(
@@ -105,7 +114,8 @@ def make_plan(
         tokenize_dataset(pairs, tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
     return Plan(
         arguments, common, evaluation, judging, output_dir, lines, reference, frontier_y, inputs, judges, runs,
-        evaluation_inputs(evaluation, judging),
+        evaluation_inputs(evaluation, judging, with_benchmarks=arguments.frontier_x == "tasks"),
+        benchmark_inputs(evaluation),
     )  # fmt: skip
 
 

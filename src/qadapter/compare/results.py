@@ -26,7 +26,8 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         base                    figures of the base
         lines                   one per line of the frontier: label, method, hyperparameters (of the best candidate),
                                 interpolation, label_noise, points [{strength, x, y, figures}] with {value, low, high}
-                                each and the base first, area, area_by_seed, equal_behaviour, at_reference, cost
+                                each and the base first, area, area_by_seed, equal_behaviour, at_reference, cost; where
+                                tasks were measured also tasks_drop, the mean drop of those in which more is better
         runs                    one per training run, those of sweeps included: label, hyperparameters, seed, drawn, and
                                 its figures at strength 1
         facts                   what the comparison was made with
@@ -87,7 +88,11 @@ def _interval_point(plan: Plan, base: _Record, strength: float, records: Sequenc
     draw = {"seed": plan.evaluation.seed}
     y = over_prompts_and_seeds([behaviour(record, plan.frontier_y) for record in records], **draw)
     x = over_prompts_and_seeds([forgetting(record, base, plan.arguments.frontier_x) for record in records], **draw)
-    return {"strength": strength, "x": x._asdict(), "y": y._asdict(), "figures": _figures(records, base)}
+    point = {"strength": strength, "x": x._asdict(), "y": y._asdict(), "figures": _figures(records, base)}
+    if strength != 0 and any(task["higher_is_better"] for task in records[0].get("tasks", {}).values()):
+        drop = over_prompts_and_seeds([forgetting(record, base, "tasks") for record in records], **draw)
+        point["tasks_drop"] = drop._asdict()
+    return point
 
 
 def _point(plan: Plan, base: _Record, record: _Record) -> Point:
@@ -196,6 +201,7 @@ def _cost(result: LineResult) -> dict[str, Any]:
         "decode_time_vs_base": {
             f"{strength:g}": statistics.fmean(record["decoding"]["vs_base"] for record in records)
             for strength, records in sorted(result.records.items())
+            if "decoding" in records[0]
         },
     }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..baselines import base_policy, run_in_process, scaled_adapter
 from ..errors import QAdapterError
-from ..evaluate import measure_policy
+from ..evaluate import measure_benchmarks, measure_policy
 from ..model import QAdapterForCausalLM, load_base_tokenizer
 from ..model.artifact import CONFIG_FILE
 from .axes import behaviour, forgetting
@@ -54,7 +56,7 @@ def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool 
     """Do what is not done yet, and collect everything.
 
     Every finished job is on disk before the next one starts. The candidates of a sweep are measured at strength 1
-    alone; the other strengths are measured for the best of them.
+    alone; the best of them is measured at the other strengths, and gets what is slow: tasks, plain text, decoding time.
 
     Args:
         plan: what to do.
@@ -77,6 +79,10 @@ def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool 
         records = {1.0: candidates[best].records}
         for strength in plan.arguments.dials:
             records[strength] = [workshop.measure(run, line, strength) for run in plan.runs[line.label, best]]
+        for strength in plan.arguments.slow:
+            runs = plan.runs[line.label, best]
+            slow = [workshop.benchmarks(run, line, strength) for run in runs]
+            records[strength] = [fast | more for fast, more in zip(records[strength], slow, strict=True)]
         lines.append(LineResult(line, candidates, best, records))
     return Comparison(base, lines)
 
@@ -104,14 +110,15 @@ class _Workshop:
         self.plan = plan
         runs = sum(map(len, plan.runs.values()))
         dials = len(plan.lines) * len(plan.arguments.seeds) * len(plan.arguments.dials)
-        self.jobs = Jobs(plan.output_dir / "jobs", 1 + 2 * runs + dials, say, report_only=report_only)
+        slow = len(plan.lines) * len(plan.arguments.seeds) * len(plan.arguments.slow)
+        self.jobs = Jobs(plan.output_dir / "jobs", 1 + 2 * runs + dials + slow, say, report_only=report_only)
         self.jobs.expect("measure", 1 + runs + dials)
+        self.jobs.expect("benchmarks", slow)
         for planned in plan.runs.values():
             self.jobs.expect(f"train {planned[0].job.method}", len(planned))
         self.say, self._told = say, set[str]()
         self._loaded: tuple[Path, QAdapterForCausalLM] | None = None
         self._base_record: dict[str, Any] | None = None
-        self._tokenizer: PreTrainedTokenizerBase | None = None
 
     def base(self) -> dict[str, Any]:
         """The base's record."""
@@ -142,16 +149,39 @@ class _Workshop:
         """The record of a run's policy at a strength."""
 
         def make() -> dict[str, Any]:
-            model = self._artifact(run)
-            if strength == 1 or line.interpolation == "logits":
-                record = self._record(model, strength, self._base_record)
-            else:
-                with scaled_adapter(model, strength):
-                    record = self._record(model, 1.0, self._base_record)
+            with self._policy(run, line, strength) as (model, dial):
+                record = self._record(model, dial, self._base_record)
             return {"inputs": {**_shown(run), "strength": strength}, "record": {**record, "strength": strength}}
 
         title = f"measure {run.title}, strength {strength:g}"
         return self.jobs.result(self.plan.record_name(run, line, strength), "measure", title, make)["record"]
+
+    def benchmarks(self, run: PlannedRun, line: Line, strength: float) -> dict[str, Any]:
+        """What is slow of the record of a run's policy at a strength: tasks, text and decoding."""
+        plan = self.plan
+
+        def make() -> dict[str, Any]:
+            with self._policy(run, line, strength) as (model, dial):
+                # Where the frontier is drawn over tasks, `measure` has taken them.
+                known = plan.arguments.frontier_x == "tasks"
+                inputs = plan.inputs._replace(documents=[], tasks=[]) if known else plan.inputs
+                record = measure_benchmarks(model, self._tokenizer, plan.evaluation, inputs, strength=dial)
+                texts = [row["prompt"] for row in plan.inputs.neutral]
+                record["decoding"] = decode_time(model, self._tokenizer, texts, dial)
+            return {"inputs": {**_shown(run), "strength": strength}, "record": record}
+
+        title = f"benchmarks of {run.title}, strength {strength:g}"
+        return self.jobs.result(plan.benchmarks_name(run, line, strength), "benchmarks", title, make)["record"]
+
+    @contextmanager
+    def _policy(self, run: PlannedRun, line: Line, strength: float) -> Iterator[tuple[QAdapterForCausalLM, float]]:
+        """The model and the strength at which it is the run's policy."""
+        model = self._artifact(run)
+        if strength == 1 or line.interpolation == "logits":
+            yield model, strength
+        else:
+            with scaled_adapter(model, strength):
+                yield model, 1.0
 
     def _artifact(self, run: PlannedRun) -> QAdapterForCausalLM:
         folder = Path(run.job.output_dir)
@@ -164,16 +194,21 @@ class _Workshop:
             self._loaded = folder, self._placed(model)
         return self._loaded[1]
 
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        return load_base_tokenizer(self.plan.common.model, revision=self.plan.common.revision)
+
     def _placed(self, model: QAdapterForCausalLM) -> QAdapterForCausalLM:
         return model.to("cuda") if torch.cuda.is_available() and not self.plan.common.use_cpu else model
 
     def _record(self, model: QAdapterForCausalLM, strength: float, base: dict[str, Any] | None) -> dict[str, Any]:
-        if self._tokenizer is None:
-            self._tokenizer = load_base_tokenizer(self.plan.common.model, revision=self.plan.common.revision)
+        inputs = self.plan.inputs
+        if base is not None and self.plan.arguments.frontier_x != "tasks":
+            inputs = inputs._replace(documents=[], tasks=[])
         with without_warnings():
             record = measure_policy(
                 model, self._tokenizer, self.plan.evaluation, self.plan.judges, strength=strength, base=base,
-                inputs=self.plan.inputs,
+                inputs=inputs,
             )  # fmt: skip
         for name, judged in record.get("judges", {}).items():
             if not judged["judged"]:
@@ -181,9 +216,6 @@ class _Workshop:
                 raise QAdapterError(
                     f"the judge {name} scored none of the {judged['failed']} answers: {judged['notes'][0]}"
                 )
-        if base is not None:
-            texts = [row["prompt"] for row in self.plan.inputs.neutral]
-            record["decoding"] = decode_time(model, self._tokenizer, texts, strength)
         return record
 
 

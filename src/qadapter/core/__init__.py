@@ -13,11 +13,13 @@ Read in this order:
     lm_head           from hidden states to logits, and the mixture taken on hidden states
     chunked_logsumexp logsumexp over the vocabulary and its gradient, no [tokens, vocabulary] tensor
     base_states       what the frozen base contributes in each state: a constant that can be kept
+    base_kl           KL of the customized policy to the base in single states, over the whole vocabulary
     token_values      Q-values and soft values at the taken tokens without a [tokens, vocabulary] tensor to keep
 
 Names carry the time step: `q_t` belongs to token `a_t` in state `s_t`, `v_tp1` to the state after it.
 """
 
+from .base_kl import base_kl
 from .base_states import BaseStates, base_states
 from .chi2 import chi2_penalty
 from .chunked_logsumexp import chunked_logsumexp
@@ -27,12 +29,13 @@ from .objective import ObjectiveTerms, preference_objective
 from .policy import policy_logp
 from .preference_loss import bradley_terry_loss, discounted_return
 from .residual_q import PARAMETRIZATIONS, Parametrization, ResidualQ, residual_q_function
-from .reward import implied_rewards, next_state_values
+from .reward import VALUE_STATES, ValueState, implied_rewards, next_state_values
 from .soft_value import soft_value
 from .token_values import TokenValues, token_values
 
 __all__ = [
     "PARAMETRIZATIONS",
+    "VALUE_STATES",
     "BaseStates",
     "LMHead",
     "Mixture",
@@ -40,6 +43,8 @@ __all__ = [
     "Parametrization",
     "ResidualQ",
     "TokenValues",
+    "ValueState",
+    "base_kl",
     "base_states",
     "bradley_terry_loss",
     "chi2_penalty",

@@ -52,7 +52,7 @@ def chunked_logsumexp(
         top = torch.full((len(h1),), -torch.inf, dtype=wide, device=hidden.device)
         total, slope = torch.zeros_like(top), torch.zeros_like(h1, dtype=wide) if gradient else None
         for part in head.parts(max(1, chunk_elements // len(h1))):
-            scores, cap_slope = _mixed_scores(part, h1, h0, mixture)
+            scores, cap_slope = mixed_scores(part, h1, h0, mixture)
             highest = torch.maximum(top, scores.amax(dim=1))
             weight, shrink = scores.sub_(highest[:, None]).exp_(), (top - highest).exp_()
             top, total = highest, total * shrink + weight.sum(dim=1)
@@ -65,7 +65,7 @@ def chunked_logsumexp(
     return logsumexp, slopes
 
 
-def _mixed_scores(part: LMHead, h1: Tensor, h0: Tensor | None, mixture: Mixture) -> tuple[Tensor, Tensor | None]:
+def mixed_scores(part: LMHead, h1: Tensor, h0: Tensor | None, mixture: Mixture) -> tuple[Tensor, Tensor | None]:
     """a·z₁ + b·z₀, float32 or wider and free to overwrite; and ∂z₁/∂(uncapped z₁) of a capped head."""
     wide = torch.promote_types(h1.dtype, torch.float32)
     if part.softcap is None and h0 is not None:

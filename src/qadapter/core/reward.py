@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch import Tensor
+
+ValueState = Literal["next", "same"]
+VALUE_STATES: tuple[ValueState, ...] = get_args(ValueState)
 
 
 def next_state_values(v_t: Tensor, lengths: Tensor, terminated: Tensor) -> Tensor:

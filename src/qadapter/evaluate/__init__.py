@@ -18,7 +18,7 @@ report        one HTML page with plots
 from .arguments import EvaluationArguments
 from .comparison import difference_to_base
 from .inputs import EvaluationInputs, read_inputs
-from .measure import measure_policy
+from .measure import measure_benchmarks, measure_policy
 from .perplexity import PerplexityResult, evaluate_perplexity
 from .preference import PreferenceResult, evaluate_preference
 from .probe import evaluate_probe, load_probe
@@ -41,6 +41,7 @@ __all__ = [
     "evaluate_retention",
     "load_neutral_prompts",
     "load_probe",
+    "measure_benchmarks",
     "measure_policy",
     "read_inputs",
 ]

@@ -24,7 +24,7 @@ from .retention import answer_as_base, evaluate_retention
 if TYPE_CHECKING:
     from .judges import Judge
 
-__all__ = ["EvaluationArguments", "measure_policy"]
+__all__ = ["EvaluationArguments", "measure_benchmarks", "measure_policy"]
 
 # Decoding is bound by reading the weights: many prompts at a time cost little more than few.
 _ANSWERED_AT_ONCE = 4
@@ -80,30 +80,37 @@ def measure_policy(
     inputs = read_inputs(args) if inputs is None else inputs
     record: dict[str, Any] = {"strength": strength, "seconds": {}}
 
-    @contextmanager
-    def part(name: str) -> Iterator[None]:
-        if on_stage is not None:
-            on_stage(name)
-        started = time.monotonic()
-        yield
-        record["seconds"][name] = round(time.monotonic() - started, 3)
-
     if inputs.pairs is not None:
-        with part("preference"):
+        with _part(record, "preference", on_stage):
             record["preference"] = _preference(model, tokenizer, args, inputs, strength)
     if inputs.prompts and (judges or args.prompts_file):
-        with part("answers"):
+        with _part(record, "answers", on_stage):
             answers = answer_prompts(
                 model, tokenizer, inputs.prompts, max_new_tokens=args.max_new_tokens,
                 batch_size=_ANSWERED_AT_ONCE * args.batch_size, **policy_at(model, strength),
             )  # fmt: skip
             record["answers"] = _answers(inputs, answers)
-        with part("judges"):
+        with _part(record, "judges", on_stage):
             record["judges"] = _judged(judges, inputs, answers, base)
-    with part("retention"):
+    with _part(record, "retention", on_stage):
         record["retention"] = _retention(model, tokenizer, args, inputs, strength, base)
+    slow = measure_benchmarks(model, tokenizer, args, inputs, strength=strength, on_stage=on_stage)
+    return {**record, **slow, "seconds": record["seconds"] | slow["seconds"]}
+
+
+def measure_benchmarks(
+    model: QAdapterForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    args: EvaluationArguments,
+    inputs: EvaluationInputs,
+    *,
+    strength: float,
+    on_stage: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """The parts `text` and `tasks` of the record of `measure_policy`, and their `seconds`; the same arguments."""
+    record: dict[str, Any] = {"seconds": {}}
     if inputs.documents:
-        with part("text"):
+        with _part(record, "text", on_stage):
             result = evaluate_perplexity(
                 model, tokenizer, inputs.documents, strength=strength, max_length=args.max_length,
                 batch_size=args.batch_size,
@@ -113,13 +120,23 @@ def measure_policy(
                 "documents": len(result.items), "items": [item._asdict() for item in result.items],
             }  # fmt: skip
     if inputs.tasks:
-        with part("tasks"):
+        with _part(record, "tasks", on_stage):
             record["tasks"] = run_tasks(
                 model, tokenizer, inputs.tasks, strength=strength, limit=args.task_limit,
                 batch_size=args.batch_size, num_fewshot=args.num_fewshot, chat_template=args.task_chat_template,
                 seed=args.seed,
             )  # fmt: skip
     return record
+
+
+@contextmanager
+def _part(record: dict[str, Any], name: str, on_stage: Callable[[str], None] | None) -> Iterator[None]:
+    """Announce a part, and note its seconds in the record."""
+    if on_stage is not None:
+        on_stage(name)
+    started = time.monotonic()
+    yield
+    record["seconds"][name] = round(time.monotonic() - started, 3)
 
 
 def _preference(

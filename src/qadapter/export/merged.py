@@ -6,6 +6,7 @@ policy that is measured is that of the rounded weights.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,12 +19,15 @@ from torch import Tensor
 
 from ..baselines import scaled_adapter
 from ..evaluate.inputs import read_neutral_prompts
+from ..evaluate.policy import forward_at
 from ..model import QAdapterForCausalLM
-from .arguments import MergedArguments
+from .arguments import MergedArguments, PeftArguments
 from .card import write_card
 from .new_folder import new_folder
-from .single import check_single_policy, measured_distance, report
+from .single import ExportDistance, check_single_policy, measured_distance, probe, report
 from .source import Source
+
+logger = logging.getLogger(__name__)
 
 
 def export(source: Source, args: MergedArguments, output: str, *, overwrite: bool) -> None:
@@ -35,26 +39,34 @@ def export(source: Source, args: MergedArguments, output: str, *, overwrite: boo
     """
     check_single_policy(source.constants, "merged")
     with new_folder(output, overwrite) as folder:
-        write_model(source, args, folder)
+        distance = write_model(source, args, folder, args.max_shard_size)
+        write_card(
+            folder, source, target="merged", strength=args.strength, what="merged weights", distance=distance,
+            library="transformers", how_to_load=_HOW_TO_LOAD,
+        )  # fmt: skip
 
 
-def write_model(source: Source, args: MergedArguments, folder: Path) -> None:
-    """The same into a folder that exists."""
+def write_model(source: Source, args: PeftArguments, folder: Path, max_shard_size: str) -> ExportDistance | None:
+    """Measure, say what was found, and write model and tokenizer into a folder that exists.
+
+    Returns:
+        How far the written policy is from the exact one; None where it is that policy.
+    """
     prompts = read_neutral_prompts(args.prompts)
     model, tokenizer = source.load()
     distance = None
     if args.strength != 1 or model.dtype != torch.float32:
+        states = probe(model, tokenizer, args.strength, prompts)
         exported = partial(_as_folded, model, args.strength)
-        distance = measured_distance(model, tokenizer, exported, strength=args.strength, prompts=prompts)
+        distance = measured_distance(states, forward_at(model, args.strength), exported, model.device)
+    if model.dtype != torch.float32:
+        logger.info("folding rounds the weights to %s; --dtype float32 keeps their digits", str(model.dtype)[6:])
     report(args.strength, distance)
     with scaled_adapter(model, args.strength):
         folded = model.fold()
-    folded.save_pretrained(folder, max_shard_size=args.max_shard_size)
+    folded.save_pretrained(folder, max_shard_size=max_shard_size)
     tokenizer.save_pretrained(folder)
-    write_card(
-        folder, source, target="merged", strength=args.strength, what="merged weights", distance=distance,
-        library="transformers", how_to_load=_HOW_TO_LOAD,
-    )  # fmt: skip
+    return distance
 
 
 def _as_folded(model: QAdapterForCausalLM, scale: float, **inputs: Any) -> Any:

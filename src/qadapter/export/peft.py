@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from ..baselines import scaled_adapter
 from ..evaluate.inputs import read_neutral_prompts
+from ..evaluate.policy import forward_at
 from ..model import QAdapterForCausalLM
 from .arguments import PeftArguments
 from .card import write_card
 from .new_folder import new_folder
-from .single import check_single_policy, measured_distance, report
+from .single import ExportDistance, check_single_policy, measured_distance, probe, report
 from .source import Source
 
 
@@ -31,28 +33,45 @@ def export(source: Source, args: PeftArguments, output: str, *, overwrite: bool)
     """
     check_single_policy(source.constants, "peft")
     with new_folder(output, overwrite) as folder:
-        write_lora(source, args, folder)
+        _, tokenizer, distance = write_lora(source, args, folder)
+        tokenizer.save_pretrained(folder)
+        write_card(
+            folder, source, target="peft", strength=args.strength, what="a plain LoRA", distance=distance,
+            library="peft", how_to_load=how_to_load_lora(source.base_name),
+        )  # fmt: skip
 
 
-def write_lora(source: Source, args: PeftArguments, folder: Path) -> None:
-    """The same into a folder that exists."""
+class WrittenLora(NamedTuple):
+    """What `write_lora` wrote."""
+
+    model: QAdapterForCausalLM
+    """With the adapter as it was written."""
+    tokenizer: PreTrainedTokenizerBase
+    distance: ExportDistance | None
+    """None where it is the exact policy."""
+
+
+def write_lora(source: Source, args: PeftArguments, folder: Path) -> WrittenLora:
+    """Measure, say what was found, and write PEFT's files into a folder that exists."""
     prompts = read_neutral_prompts(args.prompts)
     model, tokenizer = source.load()
     distance = None
     if args.strength != 1:
+        states = probe(model, tokenizer, args.strength, prompts)
         exported = partial(_as_scaled, model, args.strength)
-        distance = measured_distance(model, tokenizer, exported, strength=args.strength, prompts=prompts)
+        distance = measured_distance(states, forward_at(model, args.strength), exported, model.device)
     report(args.strength, distance)
-    with torch.no_grad():
-        for name, parameter in model.peft_model.named_parameters():
-            if "lora_B" in name or "lora_embedding_B" in name:
-                parameter.mul_(args.strength)
+    scale_factors(model, args.strength)
     model.peft_model.save_pretrained(folder, safe_serialization=True)
-    tokenizer.save_pretrained(folder)
-    write_card(
-        folder, source, target="peft", strength=args.strength, what="a plain LoRA", distance=distance, library="peft",
-        how_to_load=_how_to_load(source.base_name),
-    )  # fmt: skip
+    return WrittenLora(model, tokenizer, distance)
+
+
+@torch.no_grad()
+def scale_factors(model: QAdapterForCausalLM, scale: float) -> None:
+    """Multiply the LoRA's product by a number, for good."""
+    for name, parameter in model.peft_model.named_parameters():
+        if "lora_B" in name or "lora_embedding_B" in name:
+            parameter.mul_(scale)
 
 
 def _as_scaled(model: QAdapterForCausalLM, scale: float, **inputs: Any) -> Any:
@@ -60,7 +79,8 @@ def _as_scaled(model: QAdapterForCausalLM, scale: float, **inputs: Any) -> Any:
         return model(**inputs)
 
 
-def _how_to_load(base_name: str) -> str:
+def how_to_load_lora(base_name: str) -> str:
+    """Markdown for the card."""
     return f"""```python
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer

@@ -6,7 +6,14 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .arguments import MergedArguments, PeftArguments, VllmArguments
+from .arguments import (
+    DistilledArguments,
+    GgufArguments,
+    HubArguments,
+    MergedArguments,
+    PeftArguments,
+    VllmArguments,
+)
 
 
 class Export(Protocol):
@@ -35,6 +42,8 @@ class Target:
     """One line for the help."""
     arguments: type
     """A dataclass whose fields are the target's flags, each with metadata `help`."""
+    loads_base: bool = True
+    """Whether the flags of loading the base have a meaning."""
 
     @property
     def export(self) -> Export:
@@ -46,5 +55,10 @@ class Target:
 TARGETS: dict[str, Target] = {
     "peft": Target("peft", "a plain LoRA, for any engine that reads PEFT's files", PeftArguments),
     "merged": Target("merged", "a plain model: the LoRA folded into the base's weights", MergedArguments),
+    "distilled": Target(
+        "distilled", "a plain LoRA trained to match the mixed policy at any strength", DistilledArguments
+    ),
+    "gguf": Target("gguf", "a GGUF file for llama.cpp, by llama.cpp's own converter", GgufArguments),
     "vllm": Target("vllm", "both policies, mixed exactly, for vLLM with the extra qadapter[vllm]", VllmArguments),
+    "hub": Target("hub", "the artifact and its card, pushed to the Hugging Face hub", HubArguments, loads_base=False),
 }

@@ -11,11 +11,12 @@ import logging
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data import encode_prompt
 from ..errors import ConfigError
-from ..evaluate.policy import Policy, forward_at, policy_at
+from ..evaluate.policy import Policy, policy_at
 from ..evaluate.policy_distance import policy_distances
 from ..evaluate.retention import as_input
 from ..generate import answer_prompts
@@ -24,7 +25,7 @@ from ..model import QAdapterForCausalLM, QConstants
 logger = logging.getLogger(__name__)
 
 _ANSWER_TOKENS, _ANSWERED_AT_ONCE = 32, 20
-BOTH_POLICIES = "`qadapter serve` decodes with both policies"
+BOTH_POLICIES = "`qadapter serve`, or vLLM with --to vllm, decodes with both policies"
 
 
 class ExportDistance(NamedTuple):
@@ -64,20 +65,24 @@ def check_single_policy(constants: QConstants, target: str) -> None:
     )
 
 
-def measured_distance(
+class Probe(NamedTuple):
+    """Prompts and the exact policy's greedy answers, as token ids: the states in which policies are compared."""
+
+    prompts: list[list[int]]
+    answers: list[list[int]]
+
+
+def probe(
     model: QAdapterForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
-    exported: Policy,
-    *,
     strength: float,
     prompts: Sequence[dict[str, str]],
-) -> ExportDistance:
-    """KL(exact ‖ exported), with the exact policy answering the prompts.
+) -> Probe:
+    """Let the exact policy answer.
 
     Args:
-        model: the exact policy; put in eval mode.
+        model: put in eval mode.
         tokenizer: its tokenizer.
-        exported: what the engine will run.
         strength: η of the exact policy.
         prompts: {kind, prompt}, from `read_neutral_prompts`.
     """
@@ -87,9 +92,12 @@ def measured_distance(
         model, tokenizer, texts, max_new_tokens=_ANSWER_TOKENS, batch_size=_ANSWERED_AT_ONCE,
         **policy_at(model, strength),
     )  # fmt: skip
-    encoded, answer_ids = [encode_prompt(text, tokenizer) for text in texts], [answer.token_ids for answer in answers]
-    exact = forward_at(model, strength)
-    (items,) = policy_distances(exact, [exported], encoded, answer_ids, device=model.device)
+    return Probe([encode_prompt(text, tokenizer) for text in texts], [answer.token_ids for answer in answers])
+
+
+def measured_distance(states: Probe, exact: Policy, exported: Policy, device: torch.device) -> ExportDistance:
+    """KL(exact ‖ exported) in the states of a probe; both policies are on the device."""
+    (items,) = policy_distances(exact, [exported], states.prompts, states.answers, device=device)
     tokens = sum(item.tokens for item in items)
     return ExportDistance(
         kl=sum(item.kl * item.tokens for item in items) / tokens,

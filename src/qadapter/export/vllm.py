@@ -51,7 +51,7 @@ def export(source: Source, args: VllmArguments, output: str, *, overwrite: bool)
         tokenizer.save_pretrained(folder)
         write_card(
             folder, source, target="vllm", strength=args.strength, what="both policies, for vLLM", distance=None,
-            how_to_load=_HOW_TO_LOAD,
+            dial="of a request that sets none is at", how_to_load=_HOW_TO_LOAD,
         )  # fmt: skip
 
 
@@ -105,9 +105,7 @@ def take_weights(base: Path, folder: Path, *, copy: bool) -> None:
             (folder / name).symlink_to(weights)
 
 
-_HOW_TO_LOAD = """The strength above is the default of a request; each request may set its own.
-
-```bash
+_HOW_TO_LOAD = """```bash
 pip install "qadapter[vllm]"
 vllm serve . --served-model-name mine
 curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{

@@ -3,10 +3,8 @@
 answers       greedy or sampled answers of the mixed policy at any strength
 prompts_file  prompts out of a file
 answer_file   answers to them in a file that grows batch by batch
-anchors       what the base itself asks and answers
 """
 
-from .anchors import sample_anchors
 from .answer_file import answer_file
 from .answers import Answer, answer_prompts, stop_ids
 from .prompts_file import PromptRow, read_prompts
@@ -17,6 +15,5 @@ __all__ = [
     "answer_file",
     "answer_prompts",
     "read_prompts",
-    "sample_anchors",
     "stop_ids",
 ]

@@ -153,12 +153,7 @@ def add_artifact(
 
 def _read_adapter(directory: Path, model: PreTrainedModel | PeftModel, name: str, trainable: bool) -> PeftModel:
     """PEFT's files of an artifact, onto a base or beside the adapters of a `PeftModel`."""
-    adapter = directory / ADAPTER_FOLDER
-    for file in ("adapter_config.json", "adapter_model.safetensors"):
-        if not (adapter / file).is_file():
-            raise ArtifactError(
-                f"{adapter / file} is missing: the artifact is incomplete.", hint="copy the folder again"
-            )
+    adapter = adapter_folder(directory)
     try:
         if isinstance(model, PeftModel):
             model.load_adapter(str(adapter), name, is_trainable=trainable)
@@ -169,6 +164,17 @@ def _read_adapter(directory: Path, model: PreTrainedModel | PeftModel, name: str
     except (SafetensorError, RuntimeError, ValueError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ArtifactError(f"{adapter} cannot be read as a LoRA of this base: {error}") from error
     return model
+
+
+def adapter_folder(directory: Path) -> Path:
+    """Where PEFT's files of an artifact lie. Raises `ArtifactError` where one is missing."""
+    adapter = directory / ADAPTER_FOLDER
+    for file in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (adapter / file).is_file():
+            raise ArtifactError(
+                f"{adapter / file} is missing: the artifact is incomplete.", hint="copy the folder again"
+            )
+    return adapter
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..core import PARAMETRIZATIONS, Mixture, Parametrization, ResidualQ, policy_mixture, residual_q_function
+from ..core import (
+    PARAMETRIZATIONS,
+    VALUE_STATES,
+    Mixture,
+    Parametrization,
+    ResidualQ,
+    ValueState,
+    policy_mixture,
+    residual_q_function,
+)
 from ..core.mixture import Scalar
 from ..errors import ConfigError
 
@@ -25,11 +34,17 @@ class QConstants:
     chi2_coef: float = 0.1
     """β ≥ 0: weight of the squared-reward penalty."""
     anchor_coef: float = 0.0
-    """κ ≥ 0: weight of the anchors' mean squared reward in units of α̃ (at ρ = 1 squared log-ratios to the base)."""
+    """κ ≥ 0: weight of the anchors' KL to the base, per token."""
+    value_state: ValueState = "next"
+    """Whose value the reward subtracts: that of the state after a token (`next`) or before it (`same`)."""
+    length_normalized: bool = False
+    """Whether a response's return is divided by its number of tokens."""
 
     def __post_init__(self) -> None:
         if self.parametrization not in PARAMETRIZATIONS:
             raise ConfigError(f"parametrization must be one of {PARAMETRIZATIONS}, got {self.parametrization!r}")
+        if self.value_state not in VALUE_STATES:
+            raise ConfigError(f"value_state must be one of {VALUE_STATES}, got {self.value_state!r}")
         for name, low, high, rule in (
             ("alpha_0", 0.0, math.inf, "finite and ≥ 0"),
             ("alpha_tilde", math.ulp(0.0), math.inf, "finite and > 0"),

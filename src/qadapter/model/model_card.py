@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_HUB_ID = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
-def model_card(config: dict[str, Any]) -> str:
+def model_card(config: dict[str, Any], *, location: str = ".", sections: Sequence[str] = ()) -> str:
     """Markdown with YAML front matter; no pipeline tag, since no ordinary pipeline can run the folder.
 
     Args:
         config: the content of `qadapter_config.json`.
+        location: where the reader loads it from.
+        sections: Markdown, each with its heading, that comes after the constants.
     """
     base = config["base"]["name_or_path"]
+    end = "\n".join([constants_table(config["constants"]), *sections])
     return f"""{front_matter(base, library="qadapter")}
 # Q-Adapter for {base}
 
@@ -25,7 +30,7 @@ with the frozen base model at every token.
 ```python
 from qadapter import QAdapterForCausalLM, load_tokenizer
 
-model, tokenizer = QAdapterForCausalLM.from_pretrained("."), load_tokenizer(".")
+model, tokenizer = QAdapterForCausalLM.from_pretrained("{location}"), load_tokenizer("{location}")
 inputs = tokenizer.apply_chat_template(
     [{{"role": "user", "content": "How do I keep basil fresh?"}}],
     add_generation_prompt=True, return_tensors="pt", return_dict=True,
@@ -35,7 +40,7 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64, strength=1.0)
 
 `strength` is the dial: 0 is the base model, 1 what was trained, above 1 extrapolates.
 
-{constants_table(config["constants"])}"""
+{end}"""
 
 
 def front_matter(base: str, *, library: str | None = None, pipeline_tag: str | None = None) -> str:
@@ -53,8 +58,8 @@ def front_matter(base: str, *, library: str | None = None, pipeline_tag: str | N
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a base's name has the form OWNER/NAME of the hub (a relative folder may have it too)."""
-    return re.fullmatch(_HUB_ID, name) is not None
+    """Whether a name is OWNER/NAME of the hub, and not a folder here."""
+    return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
 
 
 def constants_table(constants: dict[str, Any]) -> str:

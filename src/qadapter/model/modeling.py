@@ -14,6 +14,7 @@ import torch
 import transformers
 import transformers.pipelines.base
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutputWithPast
@@ -220,7 +221,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
                 f"base_states holds {len(known.action_logits)} states, the responses of this batch have "
                 f"{len(batch.states.row)}."
             )
-        base = self._base_states(batch) if known is None else known
+        base = self._base_states(batch, anchor) if known is None else known
         with self.row_router.route(Rows.ADAPTER), matrix_attention(self.base):
             adapter_hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
         anchor = None if anchor is None else anchor.chunk(2)[0]
@@ -231,18 +232,19 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             *args, **kwargs: input_ids, attention_mask, completion_mask, terminated, and what the backbone takes.
-            anchor: makes no difference here.
+            anchor: where it is given, h₀ is kept.
 
         Returns:
             One entry per state that counts, in the order of `ResponseStates`; no gradients.
         """
-        return self._base_states(self._batch(*args, **kwargs))
+        return self._base_states(self._batch(*args, **kwargs), anchor)
 
     @torch.no_grad()
-    def _base_states(self, batch: PreferenceBatch) -> BaseStates:
+    def _base_states(self, batch: PreferenceBatch, anchor: Tensor | None) -> BaseStates:
         with self.row_router.route(Rows.BASE), matrix_attention(self.base):
             hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
-        return base_states(hidden, self.head, batch.states.action, keep_hidden=self.constants.needs_base_hidden)
+        keep_hidden = anchor is not None or self.constants.needs_base_hidden
+        return base_states(hidden, self.head, batch.states.action, keep_hidden=keep_hidden)
 
     def _batch(self, *args: Any, **kwargs: Any) -> PreferenceBatch:
         flex = self.base.config.get_text_config()._attn_implementation == "flex_attention"
@@ -305,6 +307,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
         Raises:
             ConfigError: the policy is not the adapter's own softmax(z₁); it is in `residual` with α₀ = α̃.
+            UnsupportedModelError: a LoRA on an embedding that is tied to the LM head, which would change with it.
 
         Source: with Q̂ = α̃·(z₁ − z₀) and ρ = α₀/α̃ = 1, π̃ = softmax(z₁).
         """
@@ -314,6 +317,13 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
                 f"the policy is softmax({mixture.adapter:g}·z₁ + {mixture.base:g}·z₀), which no single set of weights "
                 "gives.",
                 hint="train with parametrization residual and alpha_0 = alpha_tilde, or decode with both policies",
+            )
+        embedding = self.get_input_embeddings()
+        if isinstance(embedding, LoraLayer) and self.get_output_embeddings().weight is embedding.base_layer.weight:
+            raise UnsupportedModelError(
+                "the LoRA on the embedding cannot be folded: the LM head has the same weights, and the policy does not "
+                "adapt them there.",
+                hint="leave the embedding out of lora_target_modules, or export --to peft",
             )
         self.row_router.remove()
         return self.peft_model.merge_and_unload(safe_merge=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core import BaseStates, LMHead, preference_objective, token_values
+from ..core import BaseStates, LMHead, base_kl, preference_objective, token_values
 from .constants import QConstants
 from .response_states import ResponseStates
 
@@ -18,11 +18,13 @@ class PreferenceOutput(NamedTuple):
     loss: Tensor
     """Mean of `pair_loss` over the pairs of this batch."""
     pair_loss: Tensor
-    """preference_loss + chi2_coef · chi2, nats; of an anchor anchor_coef · chi2/α̃². Carries gradients."""
+    """preference_loss + chi2_coef · chi2, nats; of an anchor anchor_coef · anchor_kl. Carries gradients."""
     preference_loss: Tensor
     """−log σ(margin), nats; without meaning for an anchor."""
     chi2: Tensor
     """Mean squared reward over the pair's tokens."""
+    anchor_kl: Tensor
+    """KL(π₀ ‖ π̃) of an anchor, mean over its tokens, nats; 0 for a preference."""
     return_chosen: Tensor
     """Discounted return of the chosen response, reward units."""
     return_rejected: Tensor
@@ -55,7 +57,7 @@ def pair_loss(
 
     Args:
         adapter_hidden: h₁, [states, hidden].
-        base: of the same states.
+        base: of the same states; with h₀ where there are anchors.
         head: the frozen LM head.
         constants: of the objective.
         states: the responses' states and the tokens taken in them; chosen responses first.
@@ -81,21 +83,24 @@ def pair_loss(
         v_t,
         lengths,
         states.terminated,
-        anchor,
         gamma=constants.gamma,
         chi2_coef=constants.chi2_coef,
-        # In units of α̃: how closely the base is held then does not depend on the temperature.
-        anchor_coef=constants.anchor_coef / constants.alpha_tilde**2,
+        value_state=constants.value_state,
+        length_normalized=constants.length_normalized,
     )
+    anchor = torch.zeros_like(terms.loss, dtype=torch.bool) if anchor is None else anchor
+    anchor_kl = _anchor_kl(adapter_hidden, base, head, constants, states, anchor)
+    loss = torch.where(anchor, constants.anchor_coef * anchor_kl, terms.loss)
     logp_chosen, logp_rejected = policy_logp_t.detach().sum(dim=1).chunk(2)
     base_logp_chosen, base_logp_rejected = base_logp_t.detach().sum(dim=1).chunk(2)
     pair_tokens = _both_sides(lengths)
     q_sum, v_sum = q_t.detach().sum(dim=1), (v_t[:, :-1] * is_action).detach().sum(dim=1)
     return PreferenceOutput(
-        loss=terms.loss.mean(),
-        pair_loss=terms.loss,
+        loss=loss.mean(),
+        pair_loss=loss,
         preference_loss=terms.preference_loss.detach(),
         chi2=terms.chi2.detach(),
+        anchor_kl=anchor_kl.detach(),
         return_chosen=terms.return_chosen.detach(),
         return_rejected=terms.return_rejected.detach(),
         logp_chosen=logp_chosen,
@@ -104,8 +109,26 @@ def pair_loss(
         base_logp_rejected=base_logp_rejected,
         q_mean=_both_sides(q_sum) / pair_tokens,
         v_mean=_both_sides(v_sum) / pair_tokens,
-        anchor=torch.zeros_like(terms.loss, dtype=torch.bool) if anchor is None else anchor,
+        anchor=anchor,
     )
+
+
+def _anchor_kl(
+    adapter_hidden: Tensor,
+    base: BaseStates,
+    head: LMHead,
+    constants: QConstants,
+    states: ResponseStates,
+    anchor: Tensor,
+) -> Tensor:
+    """[pairs] mean over the tokens of both answers of an anchor; 0 for a preference."""
+    pairs = len(anchor)
+    # The state that a cut answer was left in has no token.
+    at = anchor[states.row % pairs] & (states.t < states.lengths[states.row])
+    if base.hidden is None or not bool(at.any()):
+        return adapter_hidden.new_zeros(pairs, dtype=base.logsumexp.dtype)
+    kl_t = base_kl(adapter_hidden[at], base.hidden[at], head, constants.mixture())
+    return kl_t.new_zeros(pairs).index_add(0, states.row[at] % pairs, kl_t) / _both_sides(states.lengths)
 
 
 def _both_sides(per_response: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 presets           the constants under a name: `default` and `paper`
 arguments         one dataclass: TrainingArguments plus the method's fields
+anchors           what the base itself asks and answers
 dataset           tokenized pairs, with the count of what was cut
 sampler           batches of like length in an order that a resumed run repeats
 base_cache        the base's part of the loss on disk, in chunks with checksums
@@ -16,9 +17,17 @@ fitting           the Trainer's step on such parts
 trainer           QAdapterTrainer
 """
 
-from .arguments import QAdapterTrainingArguments
+from .anchors import sample_anchors
+from .arguments import RUN_CONFIG_FILE, QAdapterTrainingArguments
 from .dataset import tokenize_dataset
 from .presets import PRESETS
 from .trainer import QAdapterTrainer
 
-__all__ = ["PRESETS", "QAdapterTrainer", "QAdapterTrainingArguments", "tokenize_dataset"]
+__all__ = [
+    "PRESETS",
+    "RUN_CONFIG_FILE",
+    "QAdapterTrainer",
+    "QAdapterTrainingArguments",
+    "sample_anchors",
+    "tokenize_dataset",
+]

@@ -12,6 +12,9 @@ from ..errors import ConfigError
 from ..model import QConstants
 from .presets import PRESETS
 
+RUN_CONFIG_FILE = "config.yaml"
+"""What a run of `qadapter train` saves its arguments as, beside the adapter."""
+
 
 def _preset_field(meaning: str) -> Any:
     return field(default=None, metadata={"help": f"{meaning} (default: from the preset)"})
@@ -37,7 +40,11 @@ class QAdapterTrainingArguments(TrainingArguments):
     anchors: int | None = _preset_field(
         "answers of the base to prompts of its own, sampled before training and mixed into the pairs: 0 or more"
     )
-    anchor_coef: float | None = _preset_field("weight of the anchors' squared reward in units of alpha_tilde, >= 0")
+    anchor_coef: float | None = _preset_field("weight of the anchors' KL to the base per token, >= 0")
+    value_state: str | None = _preset_field(
+        "whose value the reward subtracts: of the state after a token (next), or before (same)"
+    )
+    length_normalized: bool | None = _preset_field("divide a response's return by its number of tokens")
     learning_rate: float | None = _preset_field("peak learning rate of AdamW")
     lora_r: int | None = _preset_field("rank of the LoRA")
     lora_alpha: int | None = _preset_field("LoRA scaling: alpha / r")

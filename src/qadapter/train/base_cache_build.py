@@ -62,7 +62,8 @@ def base_cache(
             "cache_base needs to tell this base from others by its weights, and they cannot be read (quantized?).",
             hint="set cache_base to false",
         )
-    hidden_size = model.head.weight.shape[1] if model.constants.needs_base_hidden else 0
+    keep_hidden = model.constants.needs_base_hidden or "anchor" in dataset.column_names
+    hidden_size = model.head.weight.shape[1] if keep_hidden else 0
     states, pairs = _count_and_hash(dataset)
     config = model.base.config.get_text_config().to_dict()
     facts = {

@@ -72,8 +72,14 @@ def tokenize_dataset(
     return Dataset.from_list(pairs)
 
 
+# So many pairs for each anchor, at most: fewer anchors are repeated.
+_PAIRS_PER_ANCHOR = 4
+
+
 def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_length: int | None) -> Dataset | None:
-    """The pairs and the anchors as one data set, with a column `anchor`; the pairs alone where there are no anchors.
+    """The pairs and the anchors as one data set, with a column `anchor`; either alone where the other is missing.
+
+    Beside pairs, every anchor is there as often as it takes to have one for every four pairs, at least once.
 
     Args:
         tokenized: pairs from `tokenize_dataset`, or None.
@@ -83,7 +89,7 @@ def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_lengt
     Raises:
         DataError: an anchor whose prompt leaves no room for an answer.
     """
-    if tokenized is None or not anchors:
+    if not anchors:
         return tokenized
     rows = []
     for number, anchor in enumerate(anchors, start=1):
@@ -98,5 +104,8 @@ def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_lengt
             row |= {f"{side}_ids": ids[:room], f"{side}_terminated": finished and len(ids[:room]) == len(ids)}
             row["length"] += len(ids[:room])
         rows.append(row)
+    if tokenized is None:
+        return Dataset.from_list(rows)
     pairs = tokenized.add_column("anchor", [False] * len(tokenized))
-    return concatenate_datasets([pairs, Dataset.from_list(rows).cast(pairs.features)])
+    repeated = rows * max(1, round(len(tokenized) / _PAIRS_PER_ANCHOR / len(rows)))
+    return concatenate_datasets([pairs, Dataset.from_list(repeated).cast(pairs.features)])

@@ -14,16 +14,16 @@ def preference_metrics(output: PreferenceOutput) -> dict[str, Tensor]:
         output: what the model's forward returned for a preference batch.
 
     Returns:
-        Name → float tensor: `loss` of all pairs, `anchor/chi2` of the anchors, everything else of the preference pairs.
+        Name → float tensor: `loss` of all pairs, `anchor/kl` of the anchors, everything else of the preference pairs.
         Rewards are in reward units, log-probabilities in nats summed over a response.
     """
     of_all = output.pair_loss.detach()
-    anchors = output.chi2[output.anchor]
+    anchors = output.anchor_kl[output.anchor]
     output = PreferenceOutput(output.loss, *(field[~output.anchor] for field in output[1:]))
     margin = output.return_chosen - output.return_rejected
     return {
         "loss": of_all,
-        "anchor/chi2": anchors,
+        "anchor/kl": anchors,
         "rewards/chosen": output.return_chosen,
         "rewards/rejected": output.return_rejected,
         "rewards/accuracies": (margin > 0).float(),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from peft import LoraConfig, PeftConfig, set_peft_model_state_dict
 from safetensors.torch import load_file
@@ -28,6 +30,7 @@ from ..data import Anchor, PreferenceCollator
 from ..errors import ArtifactError, ConfigError, DataError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer
 from ..model.artifact import ADAPTER_FOLDER, read_config
+from .anchors import sample_anchors
 from .arguments import QAdapterTrainingArguments
 from .base_cache import BaseCache
 from .base_cache_build import base_cache, default_cache_dir, fill
@@ -37,6 +40,8 @@ from .dataset import tokenize_dataset, with_anchors
 from .fitting import FittingTrainer
 from .metrics import preference_metrics
 from .sampler import LengthGroupedSampler
+
+logger = logging.getLogger(__name__)
 
 
 class QAdapterTrainer(FittingTrainer):
@@ -52,8 +57,9 @@ class QAdapterTrainer(FittingTrainer):
         callbacks: more callbacks.
         optimizers: optimizer and scheduler, instead of those that `args` describes.
         peft_config: the LoRA, instead of the `lora_*` fields of `args`.
-        anchors: answers of the base to other prompts, from `qadapter.generate.sample_anchors`: mixed into the training
-            pairs, they hold the policy at the base with the weight `anchor_coef`.
+        anchors: answers of the base to other prompts, from `sample_anchors`: mixed into the training pairs, they hold
+            the policy at the base with the weight `anchor_coef`. None samples `args.anchors` of them here. Without a
+            train_dataset they are all that is trained on.
 
     Raises:
         ConfigError, DataError, UnsupportedModelError: see their texts. Training and evaluation raise
@@ -77,7 +83,7 @@ class QAdapterTrainer(FittingTrainer):
         callbacks: list[TrainerCallback] | None = None,
         optimizers: tuple[torch.optim.Optimizer | None, torch.optim.lr_scheduler.LambdaLR | None] = (None, None),
         peft_config: LoraConfig | None = None,
-        anchors: Sequence[Anchor] = (),
+        anchors: Sequence[Anchor] | None = None,
     ) -> None:
         args = args or QAdapterTrainingArguments(output_dir="q-adapter")
         if args.world_size == 1 and args.n_gpu > 1:
@@ -106,7 +112,7 @@ class QAdapterTrainer(FittingTrainer):
             model=model,
             args=args,
             data_collator=data_collator or PreferenceCollator(_pad_id(tokenizer)),
-            train_dataset=with_anchors(tokenized(train_dataset), anchors, args.max_length),
+            train_dataset=tokenized(train_dataset),
             eval_dataset=tokenized(eval_dataset),
             processing_class=tokenizer,
             callbacks=[MetricsFile(), Progress(), *(callbacks or [])],
@@ -114,8 +120,23 @@ class QAdapterTrainer(FittingTrainer):
         )
         for replaced in (PrinterCallback, ProgressCallback):
             self.remove_callback(replaced)
+        if anchors is None:
+            anchors = [] if self.train_dataset is None else self._sampled_anchors()
+        self.train_dataset = with_anchors(self.train_dataset, anchors, args.max_length)
         self._metric_sums: dict[str, Tensor] = {}
         """Name → [sum, count] since the last log line."""
+
+    def _sampled_anchors(self) -> Sequence[Anchor]:
+        """`args.anchors` answers of the base: what the main process samples, in all processes."""
+        count = self.args.anchors
+        if not count:
+            return []
+        found: list[Any] = [None]
+        if self.accelerator.is_main_process:
+            logger.info("sampling %d anchors from the base", count)
+            limits = {"max_length": self.args.max_length, "seed": self.args.seed}
+            found = [sample_anchors(self.model, self.processing_class, count, **limits)]
+        return broadcast_object_list(found)[0]
 
     # ------------------------------------------------------------------ batches
 

@@ -7,7 +7,8 @@ are drawn from the base's own distribution, at temperature 1 and uncut.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -16,7 +17,11 @@ from ..data import Anchor, encode_prompt, end_of_turn_id
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM
 
+logger = logging.getLogger(__name__)
+
 _BATCH = 16
+_BASE = {"strength": 0.0, "alpha_0": 1.0, "alpha_tilde": 1.0}
+"""The base itself, whatever α₀/α̃ is."""
 _TURN_TOKENS, _OPENING_TOKENS = 64, 16
 # Of the sampled user turns that do not end within their limit, so many times as many as wanted are thrown away at most.
 _TRIES = 8
@@ -31,9 +36,10 @@ def sample_anchors(
     max_new_tokens: int = 64,
     max_length: int | None = None,
     seed: int = 0,
+    answered_by: Mapping[str, float] = _BASE,
     on_batch: Callable[[int], None] | None = None,
 ) -> list[Anchor]:
-    """Sample from the base policy.
+    """Sample prompts from the base policy, and answers to them.
 
     Args:
         model: its base is sampled; put in eval mode.
@@ -42,10 +48,13 @@ def sample_anchors(
         max_new_tokens: most tokens of an answer.
         max_length: most tokens of a prompt and the beginning of its answer; longer prompts are sampled again.
         seed: of sampling; the global generator is set by it.
+        answered_by: the policy that answers: strength, alpha_0, alpha_tilde; default the base.
         on_batch: called with the number of anchors so far.
 
+    A model that hardly ever ends a user's turn that it began itself gets plain texts instead, with a warning.
+
     Raises:
-        ConfigError: the model hardly ever ends a user's turn that it began itself, or not within max_length.
+        ConfigError: max_length leaves no room for an answer.
     """
     model.eval()
     torch.manual_seed(seed)
@@ -54,19 +63,26 @@ def sample_anchors(
     tried = 0
     room = None if max_length is None else max_length - 1
     while len(anchors) < count:
-        wanted = (conversations if len(anchors) < conversations else count) - len(anchors)
+        if len(anchors) < conversations and tried > _TRIES * (conversations + _BATCH):
+            logger.warning(
+                "of %d user turns that the model began, %d came to an end within %d tokens and fit into max_length=%s: "
+                "the other anchors are plain texts.",
+                tried, len(anchors), _TURN_TOKENS, max_length,
+            )  # fmt: skip
+            conversations = len(anchors)
         chat = len(anchors) < conversations
-        if tried > _TRIES * (count + _BATCH):
-            raise ConfigError(
-                f"of {tried} prompts that the model wrote itself, {len(anchors)} came to an end within "
-                f"{_TURN_TOKENS} tokens and fit into max_length={max_length}; {count} are needed.",
-                hint="raise max_length, or train without anchors",
-            )
+        wanted = (conversations if chat else count) - len(anchors)
         prompts = _user_turns(model, tokenizer) if chat else _openings(model, tokenizer)
         prompts = [prompt for prompt in prompts if room is None or len(prompt) <= room]
+        if not chat and not prompts:
+            raise ConfigError(
+                f"the beginning of a plain text has {_OPENING_TOKENS} tokens and max_length is {max_length}: no room "
+                "for an answer.",
+                hint="raise max_length, or train without anchors (anchors: 0)",
+            )
         tried += _BATCH
         end = end_of_turn_id(tokenizer) if chat else tokenizer.eos_token_id
-        anchors += _answered(model, prompts[:wanted], end, max_new_tokens)
+        anchors += _answered(model, prompts[:wanted], end, max_new_tokens, answered_by)
         if on_batch is not None:
             on_batch(len(anchors))
     return anchors
@@ -92,16 +108,24 @@ def _openings(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) ->
     return [start + ids for ids in _sample(model, [start] * _BATCH, None, _OPENING_TOKENS)]
 
 
-def _answered(model: QAdapterForCausalLM, prompts: list[list[int]], end: int | None, most: int) -> list[Anchor]:
-    answers = _sample(model, [prompt for prompt in prompts for _ in range(2)], end, most) if prompts else []
+def _answered(
+    model: QAdapterForCausalLM, prompts: list[list[int]], end: int | None, most: int, policy: Mapping[str, float]
+) -> list[Anchor]:
+    answers = _sample(model, [prompt for prompt in prompts for _ in range(2)], end, most, policy) if prompts else []
     return [
         Anchor(prompt, (one, other), (one[-1] == end, other[-1] == end))
         for prompt, one, other in zip(prompts, answers[::2], answers[1::2], strict=True)
     ]
 
 
-def _sample(model: QAdapterForCausalLM, prompts: Sequence[list[int]], end: int | None, most: int) -> list[list[int]]:
-    """One sample of the base for each prompt, up to and with its first `end`."""
+def _sample(
+    model: QAdapterForCausalLM,
+    prompts: Sequence[list[int]],
+    end: int | None,
+    most: int,
+    policy: Mapping[str, float] = _BASE,
+) -> list[list[int]]:
+    """One sample of a policy for each prompt, up to and with its first `end`."""
     longest = max(map(len, prompts))
     pad = 0  # never seen: the attention mask is 0 there
     rows = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
@@ -109,10 +133,7 @@ def _sample(model: QAdapterForCausalLM, prompts: Sequence[list[int]], end: int |
     output = model.generate(
         input_ids=torch.tensor(rows, device=model.device),
         attention_mask=torch.tensor(mask, device=model.device),
-        strength=0.0,
-        # The base itself, whatever α₀/α̃ is.
-        alpha_0=1.0,
-        alpha_tilde=1.0,
+        **policy,
         do_sample=True,
         temperature=1.0,
         top_k=0,

@@ -1,0 +1,138 @@
+"""Run the study on which docs/study.md stands: preference sets × methods, and what each constant does.
+
+    python study/run.py DATA OUT [--set academy …] [--part methods …]
+
+DATA holds the public files (see recipes/small/prepare.py). OUT receives everything that is trained; the same command
+goes on where it stopped. The results of each part of each set are copied to study/results/; `python study/summarize.py`
+makes study/summary.json, the plots and the tables of docs/study.md out of them.
+
+The parts are comparisons of recipes/small/compare.yaml with other methods:
+
+    methods    that file as it is: the two presets, DPO and SFT with three learning rates each, Replay
+    constants  the default preset with one constant changed at a time
+    noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
+    others     IPO, KTO and ORPO
+    cost       every method on a few pairs, for its time and memory: run it alone, on a machine that does nothing else
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+SETS = ["politeness", "academy", "harmless", "business", "ultrafeedback"]
+Methods = dict[str, dict[str, Any]]
+
+
+def ours(**changed: Any) -> dict[str, Any]:
+    """The default preset with changes."""
+    return {"method": "qadapter", **changed}
+
+
+DPO = ours(parametrization="residual", alpha_0=0.1, alpha_tilde=0.1, gamma=1.0, chi2_coef=0.0, anchors=0)
+CONSTANTS: Methods = {
+    "default": ours(),
+    "DPO": DPO,
+    "no anchors": ours(anchors=0),
+    "anchor_coef 10": ours(anchor_coef=10.0),
+    "anchor_coef 100": ours(anchor_coef=100.0),
+    "parametrization logits": ours(parametrization="logits"),
+    "rho 0.5": ours(alpha_0=0.05),
+    "alpha_tilde 0.3": ours(alpha_0=0.3, alpha_tilde=0.3),
+    "chi2_coef 0": ours(chi2_coef=0.0),
+    "chi2_coef 3": ours(chi2_coef=3.0),
+    "value_state same": ours(value_state="same"),
+    "length_normalized, alpha_tilde 3": ours(length_normalized=True, alpha_0=3.0, alpha_tilde=3.0),
+    "learning_rate 5e-4": ours(learning_rate=5e-4),
+    "learning_rate 2e-3": ours(learning_rate=2e-3),
+}
+PARTS: dict[str, dict[str, Any]] = {
+    "methods": {},
+    "constants": {"methods": CONSTANTS, "tasks": [], "text_file": None, "benchmark_strengths": [1]},
+    "noise": {
+        "methods": {
+            "default": {**ours(), "label_noise": [0.0, 0.1, 0.2, 0.3]},
+            "DPO": {**DPO, "learning_rate": 1e-3, "label_noise": [0.0, 0.1, 0.2, 0.3]},
+        },
+        "reference": "DPO, 0% flipped",
+        "seeds": [0, 1],
+        "strengths": [1],
+        "tasks": [],
+        "text_file": None,
+    },
+    "others": {
+        "methods": {
+            "DPO": {**DPO, "learning_rate": [2e-4, 5e-4, 1e-3]},
+            "IPO": {"method": "ipo", "learning_rate": 5e-4},
+            "KTO": {"method": "kto", "learning_rate": 5e-4},
+            "ORPO": {"method": "orpo", "learning_rate": 5e-4},
+        },
+    },
+    "cost": {
+        "methods": {
+            "default": ours(),
+            "paper": ours(preset="paper"),
+            "DPO": {"method": "dpo"},
+            "SFT": {"method": "sft"},
+            "Replay": {"method": "replay", "replay_max_new_tokens": 64},
+            "IPO": {"method": "ipo"},
+            "KTO": {"method": "kto"},
+            "ORPO": {"method": "orpo"},
+        },
+        "train_pairs": 32,
+        "strengths": [0.5, 1],
+        "benchmark_strengths": [0.5, 1],
+        "max_prompts": 2,
+        "max_new_tokens": 8,
+        "tasks": [],
+        "text_file": None,
+    },
+}
+
+
+def main() -> None:
+    """Run what the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--set", nargs="+", choices=SETS, default=SETS, help="preference sets")
+    parser.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
+    options = parser.parse_args()
+    for name in options.set:
+        folder = options.out.absolute() / name
+        run("recipes/small/prepare.py", name, str(options.data), str(folder))
+        shutil.copy(folder / "judge.json", ROOT / "study" / "results" / f"{name}.judge.json")
+        for part in options.part:
+            compare(folder, part)
+            shutil.copy(folder / part / "results.json", ROOT / "study" / "results" / f"{name}.{part}.json")
+
+
+def compare(folder: Path, part: str) -> None:
+    """`qadapter compare` in the folder of a set. Parts share what they train: their jobs lie in one folder."""
+    config = yaml.safe_load((ROOT / "recipes" / "small" / "compare.yaml").read_text(encoding="utf-8"))
+    config = {name: value for name, value in (config | PARTS[part]).items() if value is not None}
+    path = folder / f"{part}.yaml"
+    path.write_text(yaml.safe_dump(config | {"output_dir": "runs"}, sort_keys=False), encoding="utf-8")
+    run("-m", "qadapter", "compare", "--config", path.name, cwd=folder)
+    (folder / part).mkdir(exist_ok=True)
+    for name in ("results.json", "results.md", "report.html", "frontier.png"):
+        (folder / "runs" / name).replace(folder / part / name)
+
+
+def run(*arguments: str, cwd: Path = ROOT) -> None:
+    """A Python process; ends this one where it fails."""
+    print(f"$ python {' '.join(arguments)}", flush=True)
+    if subprocess.run([sys.executable, *arguments], cwd=cwd, env=os.environ, check=False).returncode:
+        raise SystemExit(f"failed: {' '.join(arguments)}")
+
+
+if __name__ == "__main__":
+    main()

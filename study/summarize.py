@@ -1,0 +1,248 @@
+"""From study/results/*.json: study/summary.json, the plots of docs/study.md, and its tables.
+
+python study/summarize.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from qadapter.compare.plot import frontier_png
+
+ROOT = Path(__file__).parents[1]
+RESULTS, PAGE, PLOTS = ROOT / "study" / "results", ROOT / "docs" / "study.md", ROOT / "docs" / "study"
+SETS = ["academy", "business", "harmless", "politeness", "ultrafeedback"]
+NAMES = {
+    "academy": "DSP academy", "business": "DSP business", "harmless": "HH harmless", "politeness": "politeness",
+    "ultrafeedback": "UltraFeedback",
+}  # fmt: skip
+Results = dict[str, Any]
+
+
+def load(name: str, part: str) -> Results | None:
+    """A result file; None where the part has not been run."""
+    path = RESULTS / f"{name}.{part}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def trained(line: Results) -> Results:
+    """The point of strength 1."""
+    (point,) = [point for point in line["points"] if point["strength"] == 1]
+    return point
+
+
+def figures(line: Results) -> Results:
+    """What study/summary.json says of a method on a set."""
+    point, start = trained(line), line["points"][0]["y"]["value"]
+    beside, drop = line["at_reference"], point.get("tasks_drop")
+    return {
+        "hyperparameters": line["hyperparameters"],
+        "behaviour_gain": point["y"]["value"] - start,
+        "behaviour_gain_interval": [point["y"]["low"] - start, point["y"]["high"] - start],
+        "pair_accuracy": point["figures"]["preference.accuracy"],
+        "kl_to_base": point["x"]["value"],
+        "kl_to_base_documents": point["figures"]["retention.kl.document"],
+        "retention_change": None if drop is None else -drop["value"],
+        "retention_change_interval": None if drop is None else [-drop["high"], -drop["low"]],
+        "reaches_best_dpo": None if beside is None else beside["reached"],
+        "kl_vs_best_dpo_at_equal_behaviour": None if beside is None else beside["ratio"],
+        "kl_vs_best_dpo_dialled_at_equal_behaviour": None if beside is None else beside["ratio_dialled"],
+        "area_under_frontier": line["area"],
+    }
+
+
+def summary() -> Results:
+    """The content of study/summary.json."""
+    found: Results = {}
+    for name in SETS:
+        parts = [part for part in (load(name, "methods"), load(name, "others")) if part is not None]
+        if not parts:
+            continue
+        lines = {line["label"]: line for part in reversed(parts) for line in part["lines"]}
+        found[name] = {
+            "pairs": parts[0]["facts"]["pairs per run"],
+            "behaviour": parts[0]["frontier_y"]["label"],
+            "judge_accuracy": json.loads((RESULTS / f"{name}.judge.json").read_text(encoding="utf-8"))["accuracy"],
+            "methods": {label: figures(line) for label, line in lines.items()},
+        }
+    return {"made_by": "python study/summarize.py", "default": "default", "reference": "DPO", "sets": found}
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """A figure; a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def points_of(change: float | None, interval: list[float] | None) -> str:
+    """A change of a share in points, with its interval."""
+    if change is None or interval is None:
+        return "–"
+    return f"{100 * change:+.1f} [{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]"
+
+
+def methods_part(of: Results) -> str:
+    """One table per set, and the plot."""
+    parts = []
+    for name, found in of["sets"].items():
+        rows = [
+            [
+                label,
+                f"{one['behaviour_gain']:+.2f} [{one['behaviour_gain_interval'][0]:+.2f}, "
+                f"{one['behaviour_gain_interval'][1]:+.2f}]",
+                number(one["pair_accuracy"], ".2f"),
+                number(one["kl_to_base"], ".4f"),
+                number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
+                number(one["kl_vs_best_dpo_dialled_at_equal_behaviour"], ".2f"),
+                points_of(one["retention_change"], one["retention_change_interval"]),
+            ]
+            for label, one in found["methods"].items()
+        ]
+        head = ["method", "behaviour gained", "pair accuracy", "KL to the base", "KL ÷ DPO's", "÷ DPO's dialled",
+                "benchmarks, points"]  # fmt: skip
+        parts += [
+            f"### {NAMES[name]}",
+            f"{found['pairs']} pairs; the judge ranks {found['judge_accuracy']:.0%} of the held-out pairs as their "
+            "labels do.",
+            table(head, rows),
+            f"![Frontier: behaviour against forgetting on {NAMES[name]}](study/{name}.png)",
+        ]
+    return "\n\n".join(parts)
+
+
+def constants_part() -> str:
+    """One table per set: the default with one constant changed."""
+    parts = []
+    for name in SETS:
+        if (results := load(name, "constants")) is None:
+            continue
+        rows = []
+        for line in results["lines"]:
+            one = figures(line)
+            rows.append(
+                [
+                    line["label"],
+                    f"{one['behaviour_gain']:+.2f}",
+                    f"{trained(line)['figures']['preference.logp_margin'] - margin(results):+.1f}",
+                    number(one["kl_to_base"], ".4f"),
+                    number(one["kl_vs_best_dpo_dialled_at_equal_behaviour"], ".2f"),
+                    number(one["area_under_frontier"], ".3f"),
+                ]
+            )
+        head = ["", "behaviour gained", "log-prob margin gained", "KL to the base", "KL ÷ DPO's dialled", "area"]
+        parts += [f"### {NAMES[name]}", table(head, rows)]
+    return "\n\n".join(parts)
+
+
+def margin(results: Results) -> float:
+    """The base's log-probability margin on the held-out pairs."""
+    return results["base"]["preference.logp_margin"]
+
+
+def noise_part() -> str:
+    """One table per set: flipped labels."""
+    parts = []
+    for name in SETS:
+        if (results := load(name, "noise")) is None:
+            continue
+        rows = [
+            [
+                line["label"].split(",")[0],
+                f"{line['label_noise']:.0%}",
+                number(trained(line)["figures"]["preference.accuracy"], ".3f"),
+                f"{figures(line)['behaviour_gain']:+.2f}",
+                number(trained(line)["x"]["value"], ".4f"),
+            ]
+            for line in results["lines"]
+        ]
+        head = ["method", "labels flipped", "pair accuracy", "behaviour gained", "KL to the base"]
+        parts += [f"### {NAMES[name]}", table(head, rows), f"Means over seeds {results['facts']['seeds']}."]
+    return "\n\n".join(parts)
+
+
+def cost_part() -> str:
+    """What each method costs."""
+    parts = []
+    for name in SETS:
+        if (results := load(name, "cost")) is None:
+            continue
+        rows = []
+        for line in results["lines"]:
+            cost = line["cost"]
+            parts_of_time = cost["train_seconds_by_part"]
+            rows.append(
+                [
+                    line["label"],
+                    f"{parts_of_time['training'] / cost['pairs']:.2f}",
+                    f"{sum(parts_of_time.values()) - parts_of_time['training']:.0f}",
+                    f"{cost['peak_memory_bytes'] / 1e9:.1f}",
+                    *(f"{value:.2f}" for value in cost["decode_time_vs_base"].values()),
+                    f"{cost['adapter_bytes'] / 1e6:.1f}",
+                ]
+            )
+        head = ["method", "training, s per pair", "before training, s", "peak memory, GB", "decoding at 0.5, ÷ base",
+                "at 1, ÷ base", "adapter, MB"]  # fmt: skip
+        parts += [f"On {NAMES[name]}, {results['facts']['pairs per run']} pairs:", table(head, rows)]
+    return "\n\n".join(parts)
+
+
+def plots() -> None:
+    """The frontier of each set."""
+    PLOTS.mkdir(exist_ok=True)
+    for name in SETS:
+        if (results := load(name, "methods")) is not None:
+            frontier_png(results, PLOTS / f"{name}.png")
+    noise(PLOTS / "noise.png")
+
+
+def noise(path: Path) -> None:
+    """Accuracy against the share of flipped labels."""
+    shown = {name: results for name in SETS if (results := load(name, "noise")) is not None}
+    if not shown:
+        return
+    figure = Figure(figsize=(4.2 * len(shown), 3.2), layout="constrained")
+    for axis, (name, results) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
+        for method, color in (("default", "#d9622b"), ("DPO", "#3f80d8")):
+            lines = [line for line in results["lines"] if line["label"].split(",")[0] == method]
+            x = [100 * line["label_noise"] for line in lines]
+            axis.plot(
+                x, [trained(line)["figures"]["preference.accuracy"] for line in lines], "o-", color=color, label=method
+            )
+        axis.set(title=NAMES[name], xlabel="labels flipped, %", ylabel="accuracy on held-out pairs")
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=160, facecolor="white", metadata={"Software": None})
+
+
+def page(text: str) -> str:
+    """The page with its tables made anew."""
+    made = {
+        "methods": methods_part(summary()),
+        "constants": constants_part(),
+        "noise": noise_part(),
+        "cost": cost_part(),
+    }
+    for part, content in made.items():
+        start, end = f"<!-- {part}: made by `python study/summarize.py` -->", f"<!-- end of {part} -->"
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        text = f"{before}{start}\n\n{content}\n\n{end}{after}"
+    return text
+
+
+def main() -> None:
+    """Write all of it."""
+    (ROOT / "study" / "summary.json").write_text(json.dumps(summary(), indent=1) + "\n", encoding="utf-8")
+    plots()
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""`hub`, with the hub's API replaced where the network would begin."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from qadapter import QAdapterForCausalLM, load_tokenizer
+from qadapter.cli.main import main
+from qadapter.export import hub
+
+MakeArtifact = Callable[..., Path]
+PUSHED = [
+    "README.md", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "chat_template.jinja",
+    "qadapter_config.json", "tokenizer.json", "tokenizer_config.json",
+]  # fmt: skip
+
+
+class FakeHub:
+    """Repositories as sets of files, and what was asked of it."""
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, set[str]] = {}
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.token: str | None = None
+        self.card = ""
+        self.fails: Exception | None = None
+        self.loads: Callable[[Path], None] = lambda folder: None
+
+    def __call__(self, token: str | None) -> FakeHub:
+        self.token = token
+        return self
+
+    def repo_exists(self, repository: str) -> bool:
+        return repository in self.repositories
+
+    def list_repo_files(self, repository: str) -> list[str]:
+        return sorted(self.repositories[repository])
+
+    def create_repo(self, repository: str, **kwargs: Any) -> None:
+        self.calls.append(("create_repo", kwargs))
+        self.repositories.setdefault(repository, {".gitattributes"})
+
+    def upload_folder(self, *, repo_id: str, folder_path: Path, **kwargs: Any) -> None:
+        if self.fails is not None:
+            raise self.fails
+        self.calls.append(("upload_folder", kwargs))
+        files = {str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()}
+        self.repositories[repo_id] = {".gitattributes"} | files
+        self.card = (folder_path / "README.md").read_text(encoding="utf-8")
+        self.loads(folder_path)
+
+
+@pytest.fixture
+def fake_hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    fake = FakeHub()
+    monkeypatch.setattr(hub, "HfApi", fake)
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    return fake
+
+
+@pytest.fixture
+def run_folder(make_artifact: MakeArtifact, tmp_path: Path) -> Path:
+    """What `qadapter train` leaves: the artifact among checkpoints, logs and the run's arguments."""
+    folder = tmp_path / "run"
+    shutil.copytree(make_artifact(), folder)
+    (folder / "checkpoint-2").mkdir()
+    (folder / "checkpoint-2" / "optimizer.pt").write_bytes(b"x")
+    (folder / "metrics.jsonl").write_text("{}\n")
+    (folder / "anchors.jsonl").write_text("{}\n")
+    (folder / "config.yaml").write_text(
+        "train_file: /home/someone/secret/pairs.jsonl\neval_split: 0.1\nlearning_rate: 0.001\nbase_cache_dir: /home/x\n"
+    )
+    return folder
+
+
+def push(folder: Path, *flags: object, to: str = "me/mine") -> int:
+    return main(["export", str(folder), "--to", "hub", "--output", to, *map(str, flags)])
+
+
+def figure(customized: float, base: float | None) -> dict[str, Any]:
+    difference = None if base is None else customized - base
+    return {"base": base, "customized": customized, "difference": difference, "low": 0.1, "high": 0.2, "items": 7}
+
+
+def write_eval(path: Path, base_name: str) -> Path:
+    difference = {"preference.accuracy": figure(0.9, None), "retention.kl_to_base": figure(0.03, None)}
+    difference["preference.logp_margin"] = figure(5.0, 1.0)
+    policies = [{"strength": 0.0, "answers": "SECRET"}, {"strength": 0.5, "difference": difference}]
+    path.write_text(json.dumps({"adapter": "x", "base": base_name, "policies": policies}))
+    return path
+
+
+def test_the_artifact_and_nothing_else_is_pushed(fake_hub: FakeHub, run_folder: Path) -> None:
+    expected = QAdapterForCausalLM.from_pretrained(run_folder).constants
+
+    def load_as_a_reader(folder: Path) -> None:
+        assert QAdapterForCausalLM.from_pretrained(folder).constants == expected
+        load_tokenizer(folder)
+
+    fake_hub.loads = load_as_a_reader
+    assert push(run_folder) == 0
+    assert sorted(fake_hub.repositories["me/mine"] - {".gitattributes"}) == PUSHED
+    assert fake_hub.token == "hf_secret"
+    (created, create), (uploaded, upload) = fake_hub.calls
+    assert (created, uploaded) == ("create_repo", "upload_folder")
+    assert create["private"] is True
+    assert upload["delete_patterns"] is None
+
+
+def test_the_card_says_data_constants_figures_and_how_to_load(fake_hub: FakeHub, run_folder: Path) -> None:
+    write_eval(
+        run_folder / "eval.json", json.loads((run_folder / "qadapter_config.json").read_text())["base"]["name_or_path"]
+    )
+    assert push(run_folder) == 0
+    card = fake_hub.card
+    assert "Preference pairs: `pairs.jsonl`, of which 0.1 (a share) were held out" in card
+    assert "| `learning_rate` | 0.001 |" in card
+    assert "/home/" not in card.replace(str(run_folder.parents[1]), "")
+    assert "| `alpha_tilde` | 0.3 |" in card
+    assert 'QAdapterForCausalLM.from_pretrained("me/mine")' in card
+    assert "| gained | base | strength 0.5 |" in card
+    assert "| pair accuracy |  | 90.0 % [10.0, 20.0] |" in card
+    assert "| log-probability margin | 1.000 | 5.000 +4.000 [+0.100, +0.200] |" in card
+    assert "| kept | base | strength 0.5 |" in card
+    assert "| KL to the base |  | 0.030 [0.100, 0.200] |" in card
+    assert "SECRET" not in card
+
+
+def test_a_dry_run_shows_everything_and_needs_neither_token_nor_network(
+    fake_hub: FakeHub, run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    assert push(run_folder, "--dry-run") == 0
+    said = capsys.readouterr().err
+    assert "would be pushed to me/mine (private)" in said
+    assert all(f"  {name}\n" in said for name in PUSHED)
+    assert "## Data" in said
+    assert fake_hub.calls == []
+
+
+def test_the_token_comes_from_the_environment_only(
+    fake_hub: FakeHub, run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert push(run_folder, "--token", "hf_secret") == 2
+    assert "unknown flag --token" in capsys.readouterr().err
+    monkeypatch.delenv("HF_TOKEN")
+    assert push(run_folder) == 2
+    assert "HF_TOKEN" in capsys.readouterr().err
+    assert fake_hub.calls == []
+
+
+def test_a_repository_in_use(fake_hub: FakeHub, run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert push(run_folder, "--public") == 0
+    assert fake_hub.calls[0][1]["private"] is False
+    assert push(run_folder) == 2
+    assert "already holds an artifact" in capsys.readouterr().err
+    assert push(run_folder, "--overwrite") == 0
+    assert fake_hub.calls[-1][1]["delete_patterns"] == "*"
+    fake_hub.repositories["me/mine"] = {".gitattributes", "thesis.tex"}
+    assert push(run_folder, "--overwrite") == 2
+    assert "holds other things" in capsys.readouterr().err
+    assert fake_hub.repositories["me/mine"] == {".gitattributes", "thesis.tex"}
+
+
+def test_what_the_hub_answers_is_told_and_the_same_command_goes_on(
+    fake_hub: FakeHub, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_hub.fails = ConnectionError("the hub cannot be reached")
+    assert push(run_folder) == 2
+    said = capsys.readouterr().err
+    assert "the hub cannot be reached" in said
+    assert "hf_secret" not in said
+    fake_hub.fails = None
+    assert push(run_folder) == 0
+
+
+def test_data_must_be_named(fake_hub: FakeHub, run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run_folder / "config.yaml").unlink()
+    assert push(run_folder) == 2
+    assert '--data "what the preference pairs are' in capsys.readouterr().err
+    assert push(run_folder, "--data", "1,000 pairs of polite answers") == 0
+    assert "Preference pairs: 1,000 pairs of polite answers" in fake_hub.card
+
+
+@pytest.mark.parametrize(
+    ("flags", "to", "said"),
+    [
+        ((), "mine", "it is a repository, OWNER/NAME"),
+        ((), "a/b/c", "is no repository of the hub"),
+        (("--eval", "no-such.json"), "me/mine", "is no result of `qadapter eval`"),
+        (("--eval", "OTHER"), "me/mine", "is an evaluation on other/base"),
+        (("--strength", "1"), "me/mine", "unknown flag --strength"),
+        (("--dtype", "float32"), "me/mine", "--to hub loads no base"),
+    ],
+)
+def test_errors(
+    flags: tuple, to: str, said: str, fake_hub: FakeHub, run_folder: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    other = write_eval(tmp_path / "other.json", "other/base")
+    assert push(run_folder, *[other if flag == "OTHER" else flag for flag in flags], to=to) == 2
+    assert said in capsys.readouterr().err
+    assert fake_hub.calls == []
+
+
+def test_an_incomplete_artifact(fake_hub: FakeHub, run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (run_folder / "adapter" / "adapter_model.safetensors").unlink()
+    assert push(run_folder) == 2
+    assert "the artifact is incomplete" in capsys.readouterr().err
+    assert fake_hub.calls == []

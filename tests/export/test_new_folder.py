@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qadapter.errors import ConfigError
+from qadapter.export.card import RECORD_FILE
+from qadapter.export.new_folder import new_folder
+
+
+def make(output: Path, content: str, *, overwrite: bool = False) -> None:
+    with new_folder(output, overwrite) as folder:
+        (folder / "file").write_text(content)
+        (folder / RECORD_FILE).write_text("{}")
+
+
+def test_it_appears_when_it_is_complete(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with new_folder(output, overwrite=False) as folder:
+        assert list(folder.iterdir()) == []
+        assert not output.exists()
+        (folder / "file").write_text("content")
+    assert (output / "file").read_text() == "content"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    make(tmp_path / "out", "content")
+    assert (tmp_path / "out" / "file").read_text() == "content"
+
+
+def test_an_earlier_export_is_replaced_only_if_asked_for(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    make(output, "first")
+    (output / "more").write_text("of the first")
+    with pytest.raises(ConfigError, match="already holds an export") as caught:
+        make(output, "second")
+    assert "--overwrite" in str(caught.value)
+    with pytest.raises(ZeroDivisionError), new_folder(output, overwrite=True):
+        raise ZeroDivisionError
+    assert (output / "file").read_text() == "first"
+    make(output, "second", overwrite=True)
+    assert sorted(path.name for path in output.iterdir()) == ["file", RECORD_FILE]
+    assert (output / "file").read_text() == "second"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def test_nothing_but_an_export_is_ever_replaced(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigError, match="holds other things"):
+        make(tmp_path / "out", "content", overwrite=True)
+    assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_file_and_a_missing_parent(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="is a file"):
+        make(tmp_path / "file", "content")
+    with pytest.raises(ConfigError, match="does not exist"):
+        make(tmp_path / "no" / "out", "content")
