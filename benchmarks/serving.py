@@ -55,12 +55,13 @@ def main() -> int:
 
 
 async def one_turn(url: str, streams: int, strength: float, tokens: int) -> dict[str, float]:
-    """So many streams at once; what they took together."""
-    started = time.perf_counter()
+    """So many streams at once; what they took together, and what the client itself took of the processors."""
+    started, worked = time.perf_counter(), time.process_time()
     times = await asyncio.gather(*[one_stream(url, number, strength, tokens) for number in range(streams)])
     seconds = time.perf_counter() - started
     return {
         "seconds": seconds,
+        "client_cpu_seconds": time.process_time() - worked,
         "tokens_per_second": streams * tokens / seconds,
         "first_token_seconds": statistics.median(first - started for first, _ in times),
         "seconds_between_tokens": statistics.median((last - first) / (tokens - 1) for first, last in times),

@@ -30,7 +30,7 @@ LAYERS = [
 ]
 OPTIONAL = {
     *("trl", "gguf", "matplotlib", "lm_eval", "vllm", "gradio", "fastapi", "uvicorn", "bitsandbytes", "wandb"),
-    "tensorboard",
+    *("tensorboard", "deepspeed"),
 }
 MODULES = sorted(ROOT.rglob("*.py"))
 # Packages that are nothing without their extra: each is imported lazily as a whole.

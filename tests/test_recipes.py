@@ -17,7 +17,8 @@ from qadapter.compare.methods import lines_of, reference_line
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
-CONFIGS = sorted(RECIPES.rglob("*.yaml"))
+# Those of accelerate are read in tests/cli/test_launch.py.
+CONFIGS = sorted(path for path in RECIPES.rglob("*.yaml") if path.parent.name != "accelerate")
 
 
 def recipe(path: Path) -> str:
@@ -80,6 +81,7 @@ def test_the_small_sets_are_split_by_prompt(tmp_path: Path) -> None:
     assert spec.loader is not None
     prepare = importlib.util.module_from_spec(spec)
     sys.modules["prepare"] = prepare
+    sys.path.insert(0, str(RECIPES / "small"))
     spec.loader.exec_module(prepare)
 
     def rows(first: int, last: int) -> list[dict]:
@@ -95,10 +97,12 @@ def test_the_small_sets_are_split_by_prompt(tmp_path: Path) -> None:
     prepare.write(tmp_path / "a.jsonl", rows(0, 60))
     prepare.write(tmp_path / "b.jsonl", rows(60, 100))
     for test in ("b", None):
-        of = prepare.PreferenceSet("a", test, train_pairs=10, judge_pairs=20, heldout_pairs=8)
-        parts = prepare.parts_of(of, tmp_path)
-        assert {name: len(part) for name, part in parts.items()} == {"train": 10, "heldout": 8, "judge_pairs": 20}
+        of = prepare.PreferenceSet("a", test, train_pairs=10, heldout_pairs=8)
+        parts = prepare.parts_of(of, tmp_path, lambda pair: pair["chosen"][0]["content"] != "good 7")
+        left = 100 - 18 if test else 60 - 18
+        assert {name: len(part) for name, part in parts.items()} == {"train": 10, "heldout": 8, "judge_pairs": left}
         prompts = [{row["prompt"][0]["content"] for row in part} for part in parts.values()]
-        assert sum(map(len, prompts)) == len(set.union(*prompts)) == 19
+        assert sum(map(len, prompts)) == len(set.union(*prompts)) == (18 + left) // 2
+        assert "question 3" in prompts[2], "what does not fit is left to the judge"
         if test:
             assert all(int(prompt.split()[1]) >= 30 for prompt in prompts[1])

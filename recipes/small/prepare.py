@@ -1,4 +1,4 @@
-"""Split one preference set for a small comparison, and train its judge.
+"""Split one preference set for a small comparison, and fit its judge.
 
     python recipes/small/prepare.py SET DATA OUT
 
@@ -7,12 +7,12 @@ conversational form; they are public, and none is part of this repository. Write
 
     train.jsonl     pairs that the methods learn from
     heldout.jsonl   pairs of other prompts; the methods are measured on them, and their prompts are answered afresh
-    judge/          a reward model (the base with one output) trained on pairs of yet other prompts, for those answers
-    judge.json      its accuracy on the held-out pairs, and what it was trained on
+    judge_pairs.jsonl, style_judge.py   the judge of those answers, and the pairs of yet other prompts that it knows
+    judge.json      its accuracy on the held-out pairs
     hellaswag.jsonl, ... the first questions of each benchmark; wikitext.jsonl, plain text
 
-Every prompt is in one part alone. Pairs whose prompt has more than 96 tokens are left out, and responses are cut so
-that prompt and response have at most 160: what a CPU has time for.
+Every prompt is in one part alone. Pairs to train and to measure on whose prompt has more than 96 tokens are left out,
+and their responses are cut so that prompt and response have at most 160: what a CPU has time for.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from qadapter import load_preference_dataset
-from qadapter.baselines import CommonArguments, TrainingJob, run_job
+import style_judge
+
 from qadapter.data import encode_prompt
-from qadapter.evaluate.judges import JudgeArguments, make_judges
-from qadapter.generate import Answer
 from qadapter.model import DEFAULT_MODEL, load_base_tokenizer
 
 
@@ -40,7 +39,6 @@ class PreferenceSet(NamedTuple):
     test: str | None
     """None: all parts come out of `train`."""
     train_pairs: int = 128
-    judge_pairs: int = 256
     heldout_pairs: int = 64
 
 
@@ -49,7 +47,7 @@ SETS = {
     "business": PreferenceSet("dsp_business.train", "dsp_business.test"),
     "harmless": PreferenceSet("hh_harmless.train", "hh_harmless.test"),
     "politeness": PreferenceSet("politeness_llm_from_scratch", None),
-    "ultrafeedback": PreferenceSet("ultrafeedback_sample.train", "ultrafeedback_sample.test", judge_pairs=128),
+    "ultrafeedback": PreferenceSet("ultrafeedback_sample.train", "ultrafeedback_sample.test"),
 }
 QUESTIONS = 200
 BENCHMARKS = {
@@ -59,7 +57,7 @@ BENCHMARKS = {
     "lambada": "lambada_openai_first1000",
 }
 DOCUMENTS = 8
-MAX_PROMPT, MAX_LENGTH = 96, 160
+MAX_PROMPT = 96
 
 
 def main() -> None:
@@ -80,24 +78,29 @@ def main() -> None:
     )
     for name, rows in parts.items():
         write(options.out / f"{name}.jsonl", rows)
-        print(f"{name}: {len(rows)} pairs, prompts of at most {MAX_PROMPT} tokens")
+        print(f"{name}: {len(rows)} pairs")
     for name, file in BENCHMARKS.items():
         write(options.out / f"{name}.jsonl", read(options.data / "benchmarks" / f"{file}.jsonl")[:QUESTIONS])
     write(options.out / "wikitext.jsonl", documents(read(options.data / "benchmarks" / "wikitext2_raw_test.jsonl")))
-    train_judge(options.out)
+    fit_judge(options.out)
 
 
 def parts_of(
     of: PreferenceSet, folder: Path, fits: Callable[[dict[str, Any]], bool] = lambda pair: True
 ) -> dict[str, list[dict[str, Any]]]:
-    """The pairs of each part, of those that fit; no prompt is in two parts."""
-    pool = by_prompt(filter(fits, read(folder / f"{of.train}.jsonl")))
-    held = by_prompt(filter(fits, read(folder / f"{of.test}.jsonl"))) if of.test else pool
-    train = take(pool, of.train_pairs)
-    heldout = take(held, of.heldout_pairs)
-    left = list(dict.fromkeys([*pool, *held]))
-    both = {prompt: [*pool.get(prompt, []), *(held.get(prompt, []) if held is not pool else [])] for prompt in left}
-    return {"train": train, "heldout": heldout, "judge_pairs": take(both, of.judge_pairs)}
+    """The pairs of each part; no prompt is in two parts. The judge gets what is left, those that do not fit too."""
+    pool = by_prompt(read(folder / f"{of.train}.jsonl"))
+    held = by_prompt(read(folder / f"{of.test}.jsonl")) if of.test else pool
+    train = take(pool, of.train_pairs, fits)
+    heldout = take(held, of.heldout_pairs, fits)
+    # A prompt of both files that was taken from one is the judge's in neither.
+    taken = {json.dumps(pair["prompt"]) for pair in train + heldout}
+    groups = [*pool.items(), *(held.items() if held is not pool else [])]
+    return {
+        "train": train,
+        "heldout": heldout,
+        "judge_pairs": [pair for prompt, pairs in groups if prompt not in taken for pair in pairs],
+    }
 
 
 def by_prompt(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -111,13 +114,16 @@ def by_prompt(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
     return {key: groups[key] for key in keys}
 
 
-def take(groups: dict[str, list[dict[str, Any]]], count: int) -> list[dict[str, Any]]:
-    """Remove the first prompts until there are `count` pairs, or no prompt is left."""
+def take(
+    groups: dict[str, list[dict[str, Any]]], count: int, fits: Callable[[dict[str, Any]], bool]
+) -> list[dict[str, Any]]:
+    """Remove the first prompts whose pairs fit until there are `count` pairs, or no prompt is left."""
     taken: list[dict[str, Any]] = []
     for prompt in list(groups):
         if len(taken) >= count:
             break
-        taken += groups.pop(prompt)
+        if all(map(fits, groups[prompt])):
+            taken += groups.pop(prompt)
     return taken
 
 
@@ -133,27 +139,20 @@ def documents(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [{"text": article[:4000]} for article in articles[:DOCUMENTS]]
 
 
-def train_judge(out: Path) -> None:
-    """Train the reward model where it is not there yet, and measure it."""
-    if not (out / "judge.json").exists():
-        common = CommonArguments(train_file=str(out / "judge_pairs.jsonl"), max_length=MAX_LENGTH)
-        facts = run_job(TrainingJob("reward", {"learning_rate": 5e-4}, common, str(out / "judge")))
-        heldout = load_preference_dataset(out / "heldout.jsonl")
-        (judge,) = make_judges(JudgeArguments(reward_model=[str(out / "judge")]))
-        scores = [
-            [verdict.score for verdict in judge.judge(heldout["prompt"], [answer(row[side]) for row in heldout], None)]
-            for side in ("chosen", "rejected")
-        ]
-        wins = [(a > b) + 0.5 * (a == b) for a, b in zip(*scores, strict=True) if a is not None and b is not None]
-        found = {"accuracy": statistics.fmean(wins), "pairs": len(wins), "failed": len(scores[0]) - len(wins)}
-        found |= {"trained_on_pairs": facts.pairs, "seconds": facts.seconds, "warnings": facts.warnings}
-        (out / "judge.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print((out / "judge.json").read_text(encoding="utf-8"))
-
-
-def answer(messages: list[dict[str, str]]) -> Answer:
-    """A given response as if it had been generated."""
-    return Answer(messages[-1]["content"], [], True)
+def fit_judge(out: Path) -> None:
+    """Put the judge where the comparison finds it, and measure it."""
+    shutil.copy(Path(__file__).with_name("style_judge.py"), out)
+    judge = style_judge.fitted(out / "judge_pairs.jsonl")
+    heldout = read(out / "heldout.jsonl")
+    chosen, rejected = ([judge(row[side][-1]["content"]) for row in heldout] for side in ("chosen", "rejected"))
+    wins = [(a > b) + 0.5 * (a == b) for a, b in zip(chosen, rejected, strict=True)]
+    found = {
+        "accuracy": statistics.fmean(wins),
+        "pairs": len(wins),
+        "fitted_on_pairs": len(read(out / "judge_pairs.jsonl")),
+    }
+    (out / "judge.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(f"judge: {found}")
 
 
 def read(path: Path) -> list[dict[str, Any]]:

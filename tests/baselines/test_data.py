@@ -55,7 +55,7 @@ def test_the_batches_are_those_of_our_trainer(
 ) -> None:
     job = make_job("qadapter", max_length=14, seed=3)
     pairs = training_pairs(job.common, label_noise=0.0, seed=3)
-    own = checked_hyperparameters("qadapter", {})
+    own = checked_hyperparameters("qadapter", {"anchors": 0})
     run = Run(pairs, tokenizer, job.common, own, 3, tmp_path, tmp_path)
     trainer = QAdapterTrainer(job.common.model, qadapter_arguments(run), None, pairs, processing_class=tokenizer)
     caplog.clear()

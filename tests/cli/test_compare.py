@@ -48,7 +48,7 @@ def test_the_files_it_writes(config: Path, tmp_path: Path, capsys: pytest.Captur
     argv = ["compare", "--config", str(config), "--output-dir", str(tmp_path / "out")]
     assert main(argv) == 0
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("[1/5] measure the base")
+    assert printed[0].startswith("[1/7] measure the base")
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert [line["hyperparameters"] for line in results["lines"]] == [{"learning_rate": 0.001}, {}]
     for name in ("report.html", "frontier.png", "results.md"):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import signal
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from qadapter.cli import serve
 from qadapter.cli.main import main
 from qadapter.errors import ConfigError
+from qadapter.serve import adapters
+from qadapter.serve.adapters import ServedModel
 
 
 def test_it_serves_and_ends_on_sigterm(trained: Path) -> None:
@@ -41,6 +46,24 @@ def test_it_serves_and_ends_on_sigterm(trained: Path) -> None:
         assert "Traceback" not in server.stderr.read()
     finally:
         server.kill()
+
+
+def test_the_thread_that_loads_has_ended_when_the_engine_begins(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it lives, it keeps processor threads that the engine's then have to share the cores with."""
+    loading: list[threading.Thread] = []
+    load_adapters = adapters.load_adapters
+
+    def remembering(*args: Any, **kwargs: Any) -> ServedModel:
+        loading.append(threading.current_thread())
+        return load_adapters(*args, **kwargs)
+
+    monkeypatch.setattr(adapters, "load_adapters", remembering)
+    served = serve.load(
+        argparse.Namespace(adapters=[str(trained)], base=None, dtype="float32", load_in=None, trust_remote_code=False)
+    )
+    assert len(served.policies) == 2
+    (thread,) = loading
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(

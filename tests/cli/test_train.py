@@ -67,7 +67,7 @@ def test_cache_base(tiny_base: Path, pairs_file: Path, tmp_path: Path, capsys: p
     """Two runs of two epochs with one cache: the second finds it, and both end where a run without ends."""
     cache, weights, said = tmp_path / "cache", [], []
     flags = ["--model", str(tiny_base), "--train-file", str(pairs_file), "--dtype", "float32", "--use-cpu"]
-    flags += ["--max-length", "64", "--num-train-epochs", "2", "--base-cache-dir", str(cache)]
+    flags += ["--max-length", "64", "--num-train-epochs", "2", "--base-cache-dir", str(cache), "--anchors", "0"]
     for number, switch in enumerate(("true", "true", "false")):
         out = tmp_path / str(number)
         assert main(["train", *flags, "--output-dir", str(out), "--cache-base", switch]) == 0
@@ -158,7 +158,7 @@ def test_resume_gives_the_weights_of_the_uninterrupted_run_bit_for_bit(
     [
         (["--learning-rate", "1e-5"], "learning_rate (saved: 0.001, now: 1e-05)"),
         (["--seed", "4"], "seed (saved: 3, now: 4)"),
-        (["--per-device-train-batch-size", "2"], "per_device_train_batch_size"),
+        (["--pairs-per-step", "8"], "pairs_per_step (saved: 4, now: 8)"),
         (["--train-file", "other.jsonl"], "train_file"),
         (["--alpha-0", "1"], "alpha_0"),
         (["--weight-decay", "0.1"], "weight_decay"),
@@ -173,8 +173,10 @@ def test_resume_refuses_what_would_change_the_result(trained: Path, flags: list[
 
 def test_resume_takes_what_changes_nothing(trained: Path) -> None:
     flags = ["--logging-steps", "1", "--save-steps", "1", "--seed", "3", "--base-cache-dir", "elsewhere"]
+    flags += ["--per-device-train-batch-size", "2"]
     plan = plan_run(["--output-dir", str(trained), "--resume", *flags])
     assert plan.checkpoint == trained / "checkpoint-6"
+    assert (plan.training.gradient_accumulation_steps, plan.training.pairs_per_step) == (2, 4)
 
 
 def test_resume_without_a_complete_checkpoint_is_an_error(run_copy: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def base_of(h0: torch.Tensor, head: LMHead, actions: torch.Tensor, chunk_element
 
 
 def dense(h1, h0, head: LMHead, actions, parametrization: str, alpha_0: float, alpha_tilde: float):
-    """The same four fields from full logits, by the oracle."""
+    """The same fields from full logits, by the oracle."""
     at = (torch.arange(len(actions)), actions)
     z1, z0 = head.logits(h1), head.logits(h0)
     q = oracles.q_function(parametrization, z1, z0, alpha_tilde)
@@ -40,6 +40,7 @@ def dense(h1, h0, head: LMHead, actions, parametrization: str, alpha_0: float, a
         oracles.soft_value(q, z0, alpha_0, alpha_tilde),
         oracles.policy_logp(q, z0, alpha_0, alpha_tilde)[at],
         oracles.log_softmax(z0)[at],
+        (oracles.soft_value(q, z0, alpha_0, alpha_tilde) + alpha_0 * z0.logsumexp(-1)) / alpha_tilde,
     )
 
 

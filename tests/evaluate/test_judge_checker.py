@@ -71,6 +71,12 @@ def test_what_it_may_not_return(returned: Any) -> None:
         Checker(lambda text: returned).judge([PROMPT], answers("x"))
 
 
+def test_a_checker_of_three_sees_answers_that_did_not_end() -> None:
+    given = [*answers("yes"), Answer("yes", [], False)]
+    verdicts = Checker(lambda prompt, text, finished: 0.9 if finished else 0.4).judge([PROMPT] * 2, given)
+    assert verdicts == [Verdict(0.9), Verdict(0.4)]
+
+
 def test_a_checker_that_raises_has_failed_on_that_answer() -> None:
     verdicts = Checker(lambda text: 1 / len(text) > 0).judge([PROMPT] * 2, answers("", "x"))
     assert verdicts == [Verdict(None, "ZeroDivisionError: division by zero"), Verdict(1.0)]
@@ -80,10 +86,10 @@ def test_a_checker_that_raises_has_failed_on_that_answer() -> None:
 
 
 @pytest.mark.parametrize(
-    "function", [lambda: True, lambda a, b, c: True, lambda a=1: True, lambda *, a: True, lambda **a: True]
+    "function", [lambda: True, lambda a, b, c, d: True, lambda a=1: True, lambda *, a: True, lambda **a: True]
 )
 def test_other_signatures_are_refused(function: Any) -> None:
-    with pytest.raises(ConfigError, match=r"of \(answer\) or of \(prompt, answer\)"):
+    with pytest.raises(ConfigError, match=r"of \(answer\), \(prompt, answer\) or \(prompt, answer, finished\)"):
         Checker(function)
 
 

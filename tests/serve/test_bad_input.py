@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import time
+from socket import create_connection
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import pytest
@@ -111,6 +114,22 @@ def test_a_body_without_a_length_is_measured_while_it_comes(api: tuple[str, Any]
 
     response = httpx.post(f"{api[0]}/v1/chat/completions", content=endless(), timeout=30)
     assert response.status_code == 413
+
+
+def refused_while_sending(api: tuple[str, Any], *headers: str) -> bytes:
+    """What a client gets that sends 60,000 bytes in pieces and looks for an answer only then."""
+    address = urlsplit(api[0])
+    with create_connection((address.hostname, address.port), timeout=20) as client:
+        head = ["POST /v1/chat/completions HTTP/1.1", f"Host: {address.netloc}", "Content-Length: 60000", *headers]
+        client.sendall("\r\n".join([*head, "Connection: close", "", ""]).encode())
+        for _ in range(60):
+            client.sendall(b"x" * 1000)
+            time.sleep(0.002)
+        return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def test_a_refusal_reaches_a_client_that_still_sends(api: tuple[str, Any]) -> None:
+    assert refused_while_sending(api).startswith(b"HTTP/1.1 413 ")
 
 
 def test_fields_that_ask_for_nothing_are_taken(api: tuple[str, Any]) -> None:

@@ -17,6 +17,7 @@ from qadapter.errors import UnsupportedModelError
 from qadapter.model import QAdapterForCausalLM
 from qadapter.serve.adapters import ServedModel
 from qadapter.serve.engine import Engine, EngineLimits, Policy, RefusedError, Request, Sampling
+from qadapter.serve.engine.prefill import Prefill
 
 STRENGTHS = (0.0, 0.5, 1.0, 2.0, 0.3)
 GREEDY = Sampling(max_tokens=15, top_logprobs=0)
@@ -57,7 +58,7 @@ def up_to_end(tokens: list[int], ends: Iterable[int]) -> list[int]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_answers_what_generate_answers_to_each_alone(family: str) -> None:
-    """Requests of all strengths come one after the other, join and leave, and are read in chunks."""
+    """Requests of all strengths join and leave: one after the other, read in chunks, and all at once, read together."""
     model = make_model(family, RESIDUAL)
     prompts = random_prompts(11)
     expected = [alone(model, prompt, STRENGTHS[i % 5]) for i, prompt in enumerate(prompts)]
@@ -65,11 +66,39 @@ def test_a_batch_answers_what_generate_answers_to_each_alone(family: str) -> Non
         Request(prompt, Policy("default", model.constants.mixture(STRENGTHS[i % 5])), GREEDY, nobody)
         for i, prompt in enumerate(prompts)
     ]
-    with running(Engine(model, Letters(), [2], EngineLimits(max_batch=5, prefill_chunk=7))) as engine:
-        heard = answers(engine, requests, pause=0.002)
-        assert [heard.tokens(i) for i in range(len(prompts))] == expected
-        assert engine.slots.cache.lengths == engine.slots.choices == []
-        assert engine.slots.cache.bytes == 0
+    for chunk, pause in ((7, 0.002), (64, 0.0)):
+        with running(Engine(model, Letters(), [2], EngineLimits(max_batch=5, prefill_chunk=chunk))) as engine:
+            heard = answers(engine, requests, pause=pause)
+            assert [heard.tokens(i) for i in range(len(prompts))] == expected
+            assert engine.slots.cache.lengths == engine.slots.choices == []
+            assert engine.slots.cache.bytes == 0
+
+
+def test_short_prompts_are_read_in_one_pass(served: ServedModel) -> None:
+    """As many as fit into a chunk, in their order, whatever their adapters; a longer one is read alone."""
+    names = ["one", "two", "base"]
+    lengths = [3, 5, 5, 4, 16, 40, 2, 6, 9]
+    requests = [
+        Request(tuple(range(20, 20 + length)), served.policies[names[i % 3]].policy(), GREEDY, nobody)
+        for i, length in enumerate(lengths)
+    ]
+    engine = make_engine(served, max_batch=len(lengths), prefill_chunk=16)
+    together: list[list[int]] = []
+    begin_answers = engine._begin_answers
+
+    def remembering(prefill: Prefill, logits: torch.Tensor) -> None:
+        together.append([len(request.prompt_ids) for request in prefill.requests])
+        begin_answers(prefill, logits)
+
+    engine._begin_answers = remembering  # type: ignore[method-assign]
+    listener = Listener()
+    engine.submit([listener.hears(i, request) for i, request in enumerate(requests)])
+    with running(engine):
+        listener.wait(len(requests))
+        assert together == [[3, 5, 5], [4], [16], [40], [2, 6], [9]]
+        assert engine.metrics.prompt_tokens.value() == sum(lengths)
+        for i, request in enumerate(requests):
+            assert answers(engine, [request]).tokens(0) == listener.tokens(i)
 
 
 def test_rows_that_the_mixture_does_not_need_are_not_computed() -> None:

@@ -20,13 +20,15 @@ LAYERS, HEADS, SIZE = 2, 3, 5
 CPU = torch.device("cpu")
 
 
-def write(cache: KVRows, marks: list[float], queries: int) -> None:
+def write(cache: KVRows, marks: list[float], queries: int | list[int]) -> None:
     """Let a pass write states that tell rows, layers and positions apart."""
-    at = cache.begin(queries, CPU)
+    new = [queries] * len(marks) if isinstance(queries, int) else queries
+    positions = max(cache.lengths) + max(new)
+    at = cache.begin(new, CPU)
     for number, layer in enumerate(cache.layers):
         states = (torch.tensor(marks)[:, None] * 1000 + at + 0.1 * number)[:, None, :, None].expand(-1, HEADS, -1, SIZE)
         keys, values = layer.update(states, -states)
-        assert keys.shape == values.shape == (len(marks), HEADS, max(cache.lengths), SIZE)
+        assert keys.shape == values.shape == (len(marks), HEADS, positions, SIZE)
 
 
 def test_memory_goes_with_the_rows() -> None:
@@ -52,6 +54,19 @@ def check(cache: KVRows, row: int, mark: float, length: int) -> None:
         torch.testing.assert_close(layer.values[row, :length], -expected[:, None, None].expand(-1, HEADS, SIZE))
 
 
+def test_rows_of_one_pass_may_get_different_numbers_of_tokens() -> None:
+    """What fills up the shorter ones is written over by their next tokens."""
+    cache = KVRows(LAYERS)
+    for _ in range(3):
+        cache.add_row()
+    lengths = [0, 0, 0]
+    for new in ([130, 7, 1], [1, 1, 1], [2, 90, 31]):
+        write(cache, [1.0, 2.0, 3.0], new)
+        lengths = [length + tokens for length, tokens in zip(lengths, new, strict=True)]
+        for row in range(3):
+            check(cache, row, row + 1.0, lengths[row])
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_every_row_keeps_its_own_states(seed: int) -> None:
     """Against a plain record of who is there: sixty arrivals, departures and steps."""
@@ -68,14 +83,14 @@ def test_every_row_keeps_its_own_states(seed: int) -> None:
             request = Request((1,), Policy(rng.choice("xyz"), mixture), Sampling(4), emit=print)
             choice = Choice(request, 0, tokenizer, [2])
             here.append(choice)
-            parts = parts_of(choice)
+            parts = parts_of(choice.policy)
             prefilled = KVRows(LAYERS)
             for part in parts:
                 prefilled.add_row()
                 marks[id(choice), part] = float(len(marks) + 1)
             lengths[id(choice)] = rng.randrange(1, 150)
             write(prefilled, [marks[id(choice), part] for part in parts], lengths[id(choice)])
-            slots.join(choice, prefilled)
+            slots.join(choice, prefilled, range(len(parts)))
         elif action == "leave" and here:
             slots.leave(here.pop(rng.randrange(len(here))))
         elif action == "step" and here:
@@ -86,7 +101,7 @@ def test_every_row_keeps_its_own_states(seed: int) -> None:
                         rows[row] = marks[id(choice), part]
                 lengths[id(choice)] += 1
             write(slots.cache, [rows[row] for row in range(len(rows))], 1)
-        assert len(slots.cache.lengths) == sum(len(parts_of(choice)) for choice in here)
+        assert len(slots.cache.lengths) == sum(len(parts_of(choice.policy)) for choice in here)
         assert len(slots.last_tokens()) == len(slots.cache.lengths)
         of_adapter = {row: part.adapter for part in slots.routing() for row in range(part.start, part.stop)}
         for choice in here:

@@ -95,16 +95,32 @@ def test_tokens_are_reported_with_their_text(stop: tuple[str, ...], expected: st
     assert all(delta.text or delta.finish or not delta.tokens for delta in deltas)
 
 
+def drawn(sampler: Sampler, logits: torch.Tensor) -> int:
+    (token,) = choose(logits[None], [sampler])
+    return token
+
+
+def test_a_row_draws_the_same_alone_and_among_others() -> None:
+    """Greedy rows, whole distributions and nuclei of all temperatures in one call."""
+    dials = [(0.0, 1.0), (0.8, 1.0), (1.3, 0.9), (0.5, 0.4), (0.0, 0.3), (2.0, 1.0), (1.0, 0.0)]
+    samplings = [Sampling(1, temperature=t, top_p=p, seed=seed) for seed, (t, p) in enumerate(dials)]
+    together, alone = ([Sampler(sampling, 0) for sampling in samplings] for _ in range(2))
+    rows = torch.Generator().manual_seed(0)
+    for _ in range(40):
+        logits = 3 * torch.randn(len(dials), 701, generator=rows)
+        assert choose(logits, together) == [drawn(*pair) for pair in zip(alone, logits, strict=True)]
+
+
 def test_draws_follow_the_distribution_and_the_seed() -> None:
     logits = torch.tensor([0.0, 1.0, 2.0, -1.0])
     sampler = Sampler(Sampling(1, temperature=0.5, seed=3), 0)
-    draws = [sampler.draw(logits) for _ in range(4000)]
+    draws = [drawn(sampler, logits) for _ in range(4000)]
     share = torch.bincount(torch.tensor(draws), minlength=4) / 4000
     torch.testing.assert_close(share, (logits / 0.5).softmax(-1), atol=0.03, rtol=0)
     again = Sampler(Sampling(1, temperature=0.5, seed=3), 0)
-    assert [again.draw(logits) for _ in range(50)] == draws[:50]
+    assert [drawn(again, logits) for _ in range(50)] == draws[:50]
     other = Sampler(Sampling(1, temperature=0.5, seed=3), 1)
-    assert [other.draw(logits) for _ in range(50)] != draws[:50]
+    assert [drawn(other, logits) for _ in range(50)] != draws[:50]
 
 
 def test_top_p_keeps_the_fewest_likeliest_tokens() -> None:
@@ -112,7 +128,7 @@ def test_top_p_keeps_the_fewest_likeliest_tokens() -> None:
     for top_p, kept in ((0.0, [1]), (0.5, [1]), (0.51, [1, 3]), (0.9, [1, 3, 2]), (1.0, [1, 3, 2, 0])):
         assert nucleus(probabilities, top_p)[1].tolist() == kept
     sampler = Sampler(Sampling(1, temperature=1.0, top_p=0.6, seed=0), 0)
-    assert {sampler.draw(probabilities.log()) for _ in range(200)} == {1, 3}
+    assert {drawn(sampler, probabilities.log()) for _ in range(200)} == {1, 3}
 
 
 def test_a_nucleus_larger_than_the_first_look_is_found() -> None:

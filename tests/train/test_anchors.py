@@ -60,6 +60,17 @@ def test_an_anchor_pays_for_the_distance_to_the_base_on_its_answers(share_prefix
         torch.testing.assert_close(found[pair], kl[[pair, pair + 3]][at].mean(), rtol=1e-4, atol=1e-6)
 
 
+def test_anchors_need_the_bases_hidden_states() -> None:
+    model = make_model(constants=CONSTANTS)
+    batch = batch_with_anchor([False, True, False])
+    anchor = batch.pop("anchor")
+    known = model.base_states_of_pairs(**batch)
+    with pytest.raises(ConfigError, match="holds anchors, but its base_states no hidden states"):
+        model(**batch, anchor=anchor, base_states=known)
+    kept = model.base_states_of_pairs(**batch, anchor=anchor)
+    assert torch.equal(model(**batch, anchor=anchor, base_states=kept).loss, model(**batch, anchor=anchor).loss)
+
+
 def test_on_anchors_alone_the_policy_returns_to_the_base() -> None:
     model = make_model(constants=CONSTANTS)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)

@@ -21,6 +21,7 @@ from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArgum
 from qadapter.core import BaseStates
 from qadapter.data import PreferenceCollator
 from qadapter.errors import ConfigError
+from qadapter.model import modeling
 from qadapter.model.loading import cache_root
 from qadapter.train import base_cache, base_cache_build
 from qadapter.train.base_cache import BaseCache, human_size
@@ -66,6 +67,7 @@ class Run:
             "learning_rate": 1e-2,
             "alpha_tilde": 0.5,
             "alpha_0": 0.2,
+            "chi2_coef": 1.0,
             "anchors": 0,
             "max_length": 14,  # cuts some responses
             "disable_tqdm": True,
@@ -136,12 +138,11 @@ def test_the_same_weights_as_without(run: Run, overrides: dict) -> None:
 
 def test_chunks_of_several_pairs_are_computed_in_batches(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """All pairs in one chunk: four passes of two pairs; the records are those of chunks of one pair."""
-    single = run.trainer().get_train_dataloader().dataset
+    run()
     small = [path.read_bytes() for path in sorted(run.cache.rglob("states.bin"))]
     shutil.rmtree(run.cache)
     monkeypatch.setattr(base_cache, "CHUNK_STATES", 2**13)
-    trainer = run.trainer()
-    assert len(trainer.get_train_dataloader().dataset) == len(single)
+    run()
     assert run.base_passes == 4
     (large,) = [path.read_bytes() for path in run.cache.rglob("states.bin")]
     ours, theirs = (np.frombuffer(content, "<f4") for content in (large, small[0]))
@@ -401,7 +402,7 @@ def test_a_collator_that_reorders_pairs_is_refused(run: Run) -> None:
 
 
 def test_a_base_whose_weights_cannot_be_told_apart_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base_cache_build, "weights_fingerprint", lambda base: None)
+    monkeypatch.setattr(modeling, "weights_fingerprint", lambda base: None)
     with pytest.raises(ConfigError, match="cannot be read"):
         run()
 
@@ -417,7 +418,7 @@ def test_bfloat16_states_come_back_bit_for_bit_in_the_order_of_the_batch(tmp_pat
     number = torch.arange(13)
     states = BaseStates(number.float(), -number.float(), torch.randn(13, 5).to(torch.bfloat16))
     assert len(cache.chunks) == 1
-    cache.write(0, states)
+    cache.complete(0, cache.write(0, states))
     found = cache.gather([2, 0])
     expected = torch.tensor([7, 8, 9, 10, 0, 1, 11, 12, 2, 3, 4])
     assert torch.equal(found.action_logits, number[expected].float())
@@ -450,7 +451,8 @@ def test_two_runs_at_once_build_it_once(run: Run) -> None:
         assert not computed
         for chunk, numbers in enumerate(cache.chunks):
             rows = [trainer.train_dataset[number] for number in numbers]
-            cache.write(chunk, trainer.model.base_states_of_pairs(**PreferenceCollator(0)(rows)))
+            states = trainer.model.base_states_of_pairs(**PreferenceCollator(0)(rows))
+            cache.complete(chunk, cache.write(chunk, states))
     waiting.join(timeout=60)
     assert not waiting.is_alive()
     assert not computed

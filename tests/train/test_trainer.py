@@ -234,7 +234,7 @@ def test_presets(tmp_path: Path) -> None:
     paper = QAdapterTrainingArguments(output_dir=str(tmp_path), preset="paper")
     assert vars(paper.constants) == {
         "parametrization": "logits", "alpha_0": 0.01, "alpha_tilde": 1.0, "gamma": 1.0, "chi2_coef": 0.1,
-        "anchor_coef": 0.0,
+        "anchor_coef": 0.0, "value_state": "next", "length_normalized": False,
     }  # fmt: skip
     assert paper.lora_config.r == 8
     own = QAdapterTrainingArguments(output_dir=str(tmp_path), preset="paper", alpha_0=0.5, learning_rate=1e-5)

@@ -79,6 +79,7 @@ def test_adapted_projections_come_in_the_order_of_a_block() -> None:
     ("name", "word"),
     [
         ("base_model.model.model.embed_tokens.lora_embedding_A", "LoRA on the embedding"),
+        ("base_model.model.model.embed_tokens.base_layer.weight", "LoRA on the embedding"),
         ("base_model.model.lm_head.lora_A.weight", "LoRA on the LM head"),
         ("base_model.model.model.layers.0.mlp.router.lora_A.weight", "mlp.router"),
     ],

@@ -8,7 +8,7 @@ from typing import Any
 from peft import LoraConfig
 
 from ..errors import ConfigError
-from ..model import DEFAULT_MODEL
+from ..model import DEFAULT_MODEL, lora_config
 
 # The frozen weights are multiplied as they are stored, so float16 would need a scaled loss.
 _DTYPES = ("bfloat16", "float32")
@@ -66,10 +66,4 @@ class CommonArguments:
     @property
     def lora_config(self) -> LoraConfig:
         """The LoRA that all methods train."""
-        return LoraConfig(
-            r=self.lora_r,
-            lora_alpha=self.lora_alpha,
-            lora_dropout=self.lora_dropout,
-            target_modules=self.lora_target_modules or "all-linear",
-            task_type="CAUSAL_LM",
-        )
+        return lora_config(self.lora_r, self.lora_alpha, self.lora_dropout, self.lora_target_modules)

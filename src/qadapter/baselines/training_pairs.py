@@ -68,5 +68,5 @@ def tokenized_batches(run: Run) -> list[list[dict[str, Any]]]:
     common = run.common
     rows = tokenize_dataset(run.pairs, run.tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
     size = common.per_device_train_batch_size
-    order = list(LengthGroupedSampler(rows["length"], size, run.seed))
+    order = list(LengthGroupedSampler(rows["length"], size * common.gradient_accumulation_steps, run.seed))
     return [[rows[index] for index in order[start : start + size]] for start in range(0, len(order), size)]

@@ -41,6 +41,9 @@ def add_loading_flags(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the weights (default: %(default)s, as saved)",
     )
+    parser.add_argument(
+        "--load-in", choices=("8bit", "4bit"), help="store the base's linear layers so (extra: quantized)"
+    )
     parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the base model")
 
 
@@ -74,7 +77,11 @@ def load(args: argparse.Namespace) -> tuple[QAdapterForCausalLM, PreTrainedToken
     quiet_libraries()
     tokenizer = load_tokenizer(args.directory, trust_remote_code=args.trust_remote_code)
     model = QAdapterForCausalLM.from_pretrained(
-        args.directory, args.base, dtype=args.dtype, trust_remote_code=args.trust_remote_code
+        args.directory,
+        args.base,
+        dtype=args.dtype,
+        load_in=args.load_in,
+        trust_remote_code=args.trust_remote_code,
     )
     if torch.cuda.is_available():
         model.to("cuda")

@@ -79,7 +79,7 @@ def _evaluate(
         raise ConfigError("there are judges but no prompts to answer.", hint="give --prompts-file or --preference-file")
     if judges or measured.prompts_file:
         encode_prompt(inputs.prompts[0], tokenizer)
-    loading = {name: getattr(run_args, name) for name in ("base", "dtype", "trust_remote_code")}
+    loading = {name: getattr(run_args, name) for name in ("base", "dtype", "load_in", "trust_remote_code")}
     model, tokenizer = load(argparse.Namespace(directory=directory, seed=measured.seed, **loading))
 
     started = time.monotonic()

@@ -33,6 +33,7 @@ class EvalRunArguments:
     json: bool = _meaning("print the JSON instead of the table", False)
     base: str | None = _meaning("where the base model lies (default: as trained; checked)")
     dtype: str = _meaning("of the weights: auto (as saved), bfloat16, float16 or float32", "auto")
+    load_in: str | None = _meaning("store the base's linear layers in 8bit or 4bit (extra: quantized)")
     trust_remote_code: bool = _meaning("run code that comes with the base model", False)
 
     def __post_init__(self) -> None:
@@ -60,7 +61,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("judges of fresh answers", tuple(entry.name for entry in dataclasses.fields(JudgeArguments))),
     ("what was kept", ("neutral_file", "text_file", "max_documents", "tasks", "task_limit", "num_fewshot",
                        "task_chat_template")),
-    ("policies", ("strength", "base", "dtype", "trust_remote_code")),
+    ("policies", ("strength", "base", "dtype", "load_in", "trust_remote_code")),
     ("result", ("output", "report", "json")),
     ("how", ("batch_size", "max_length", "seed")),
 )  # fmt: skip

@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PlainFormatter())
     logger = logging.getLogger("qadapter")
-    level, logger.level = logger.level, logging.INFO
+    # Of several processes of a run one speaks.
+    level, logger.level = logger.level, logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR
     logger.addHandler(handler)
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))

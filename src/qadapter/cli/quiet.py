@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 
@@ -10,6 +11,8 @@ def quiet_libraries() -> None:
 
     Bars of downloads from the hub stay: they can take minutes.
     """
+    # While it is imported it says which kernels it did without.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import datasets
     import transformers
 

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..model import DEFAULT_MODEL
 from ..model.loading import DTYPES
+from ..model.quantization import LOAD_IN
 from ..train import PRESETS, QAdapterTrainingArguments
 from .config import Values, flag_of
 from .holdout import check_eval_split
@@ -35,7 +36,13 @@ class RunArguments:
     config: str | None = _meaning("YAML file with any of these fields; flags win over it")
     resume: bool = _meaning("continue the run in --output-dir from its last complete checkpoint", False)
     overwrite: bool = _meaning("replace the run in --output-dir", False)
+    launch: str | None = _meaning(
+        "train in several processes: config file of `accelerate launch`, such as recipes/accelerate/ddp.yaml"
+    )
+    num_processes: int | None = _meaning("with --launch: processes over all machines, instead of the config's number")
     dtype: str = _meaning("storage of the frozen weights: bfloat16, float32, float16 or auto", "bfloat16")
+    load_in: str | None = _meaning("store the frozen linear layers in 8bit or 4bit (extra: quantized)")
+    device_map: str | None = _meaning("auto: spread the layers of one process over all its GPUs")
     revision: str | None = _meaning("branch, tag or commit of the model on the hub")
     trust_remote_code: bool = _meaning("run code that comes with the model", False)
     attn_implementation: str | None = _meaning("attention of the base model: sdpa, eager, flash_attention_2, ...")
@@ -49,8 +56,17 @@ class RunArguments:
             raise ConfigError("--eval-file and --eval-split both name held-out pairs: choose one.")
         if self.eval_split is not None:
             check_eval_split(self.eval_split)
+        if self.num_processes is not None and (not self.launch or self.num_processes < 1):
+            raise ConfigError(f"--num-processes is for --launch and must be at least 1, got {self.num_processes}")
         if self.dtype not in DTYPES:
             raise ConfigError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.load_in is not None and self.load_in not in LOAD_IN:
+            raise ConfigError(f"--load-in must be one of {', '.join(LOAD_IN)}, got {self.load_in!r}")
+        if self.device_map and self.launch:
+            raise ConfigError(
+                "--device-map spreads one process over the GPUs and --launch gives each process its own: choose one.",
+                hint="to spread the weights over processes use recipes/accelerate/fsdp2.yaml",
+            )
         if not Path(self.model).is_dir() and (self.model.startswith((".", "/", "~")) or self.model.count("/") > 1):
             raise ConfigError(f"--model: no such folder: {self.model}")
 
@@ -60,9 +76,11 @@ TYPES = (RunArguments, QAdapterTrainingArguments)
 # A few minutes at most are lost when a run is interrupted; a checkpoint holds the LoRA and its optimizer alone.
 COMMAND_DEFAULTS: Values = {"save_steps": 50, "save_total_limit": 2}
 
-# Fields that the seed-for-seed result of a run does not depend on (beyond rounding, for auto_micro_batch).
+# Fields that the seed-for-seed result of a run does not depend on (beyond rounding, for what divides a batch).
 MAY_CHANGE_ON_RESUME = {
     *("output_dir", "config", "resume", "overwrite", "run_name", "report_to", "disable_tqdm", "project"),
+    # How a step is divided; its size, pairs_per_step, must stay.
+    *("launch", "num_processes", "per_device_train_batch_size", "gradient_accumulation_steps", "ddp_timeout"),
     *("auto_micro_batch", "eval_file", "per_device_eval_batch_size", "save_strategy", "save_steps", "save_total_limit"),
     *("logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica"),
     *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_revision"),
@@ -71,9 +89,9 @@ MAY_CHANGE_ON_RESUME = {
 }
 
 GROUPS: dict[str, tuple[str, ...]] = {
-    "model": ("model", "revision", "dtype", "attn_implementation", "trust_remote_code"),
+    "model": ("model", "revision", "dtype", "load_in", "device_map", "attn_implementation", "trust_remote_code"),
     "data": ("train_file", "eval_file", "eval_split", "style", "max_length", "on_bad_row"),
-    "run": ("output_dir", "config", "resume", "overwrite", "seed"),
+    "run": ("output_dir", "config", "resume", "overwrite", "seed", "launch", "num_processes"),
     "method": (
         *("preset", "parametrization", "alpha_0", "alpha_tilde", "gamma", "chi2_coef", "value_state"),
         *("length_normalized", "anchors", "anchor_coef"),
@@ -81,7 +99,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "LoRA": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
     "optimization": (
         *("learning_rate", "lr_scheduler_type", "warmup_steps", "num_train_epochs", "max_steps"),
-        *("per_device_train_batch_size", "gradient_accumulation_steps", "auto_micro_batch"),
+        *("per_device_train_batch_size", "gradient_accumulation_steps", "pairs_per_step", "auto_micro_batch"),
         *("activation_checkpointing", "max_grad_norm", "weight_decay", "train_sampling_strategy"),
         *("cache_base", "base_cache_dir"),
     ),

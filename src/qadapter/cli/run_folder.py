@@ -65,12 +65,13 @@ def last_complete_checkpoint(output_dir: Path) -> Path:
 
 
 def clear_run(output_dir: Path) -> None:
-    """Remove the checkpoints, the adapter and the metrics of an earlier run, and nothing else.
+    """Remove the checkpoints, the adapter, the anchors and the metrics of an earlier run, and nothing else.
 
     The model card and the tokenizer are replaced when the new run is saved.
     """
     (output_dir / CONFIG_FILE).unlink(missing_ok=True)
     (output_dir / EVAL_METRICS_FILE).unlink(missing_ok=True)
+    (output_dir / ANCHORS_FILE).unlink(missing_ok=True)
     for folder in (*checkpoints(output_dir), output_dir / ADAPTER_FOLDER):
         if folder.is_dir():
             shutil.rmtree(folder)
@@ -117,4 +118,4 @@ def _missing(checkpoint: Path) -> str | None:
             json.loads((checkpoint / name).read_text(encoding="utf-8"))
         except (json.JSONDecodeError, UnicodeDecodeError):
             return f"{name} is damaged"
-    return None if any(checkpoint.glob("*optim*")) else "no state of the optimizer"
+    return None if any(checkpoint.rglob("*optim*")) else "no state of the optimizer"

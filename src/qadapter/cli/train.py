@@ -40,6 +40,10 @@ def run(args: argparse.Namespace) -> int:
         print(help_text(everything="--help-all" in args.rest))
         return 0
     quiet_libraries()
-    from .train_run import train
+    from .launch import errors_for_the_launcher, in_launched_process
+    from .train_run import launch_run, train
 
-    return train(args.rest)
+    if not in_launched_process():
+        return 0 if launch_run(args.rest) else train(args.rest)
+    with errors_for_the_launcher():
+        return train(args.rest)

@@ -5,26 +5,27 @@ from __future__ import annotations
 import json
 import logging
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
-from ..data import Anchor, load_preference_dataset, read_anchors, write_anchors
+from ..data import load_preference_dataset, read_anchors, write_anchors
 from ..errors import BatchTooLargeError, ConfigError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer
-from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
+from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments
 from . import run_folder
 from .config import Values, build, parse_flags, read_yaml
 from .holdout import split_by_prompt
+from .launch import launch
 from .run_arguments import COMMAND_DEFAULTS, GROUPS, MAY_CHANGE_ON_RESUME, TYPES, RunArguments, default_values
 
 logger = logging.getLogger(__name__)
 
-_NOT_SAVED = {"config", "resume", "overwrite", "hub_token"}
+# pairs_per_step is saved, and gives the accumulation for any number of processes.
+_NOT_SAVED = {*("config", "resume", "overwrite", "hub_token", "launch", "num_processes"), "gradient_accumulation_steps"}
 
 
 class Plan(NamedTuple):
@@ -59,17 +60,26 @@ def train(argv: Sequence[str]) -> int:
     tokenizer = load_base_tokenizer(run.model, revision=run.revision, trust_remote_code=run.trust_remote_code)
     attention = {} if run.attn_implementation is None else {"attn_implementation": run.attn_implementation}
     base = load_base(
-        run.model, dtype=run.dtype, revision=run.revision, trust_remote_code=run.trust_remote_code, **attention
+        run.model,
+        dtype=run.dtype,
+        revision=run.revision,
+        trust_remote_code=run.trust_remote_code,
+        load_in=run.load_in,
+        device_map=run.device_map,
+        **attention,
     )
     set_seed(training.seed)  # the LoRA's first weights
     model = QAdapterForCausalLM(base, training.constants, training.lora_config)
-    anchors = _anchors(plan, model, tokenizer)
-    trainer = QAdapterTrainer(model, training, None, train_dataset, eval_dataset, tokenizer, anchors=anchors)
+    anchors_file = output_dir / run_folder.ANCHORS_FILE
+    kept = read_anchors(anchors_file) if training.anchors and plan.checkpoint is not None else None
+    trainer = QAdapterTrainer(model, training, None, train_dataset, eval_dataset, tokenizer, anchors=kept)
     if trainer.is_world_process_zero():
         # Not before now: a run that cannot start must not cost the earlier one.
         if run.overwrite:
             run_folder.clear_run(output_dir)
         run_folder.save_run_config(output_dir, plan.config)
+        if kept is None and trainer.anchors:
+            write_anchors(anchors_file, trainer.anchors)
     try:
         trainer.train(resume_from_checkpoint=None if plan.checkpoint is None else str(plan.checkpoint))
         metrics = trainer.evaluate() if eval_dataset is not None else None
@@ -77,7 +87,7 @@ def train(argv: Sequence[str]) -> int:
         raise KeyboardInterrupt(_how_to_go_on(output_dir)) from None
     except BatchTooLargeError as error:
         resume = _resume_command(output_dir)
-        if resume is None or training.auto_micro_batch:
+        if resume is None or training.auto_micro_batch or training.world_size > 1:
             raise
         raise BatchTooLargeError(str(error), hint=f"{resume} --auto-micro-batch") from error
     trainer.save_model(str(output_dir))
@@ -86,16 +96,38 @@ def train(argv: Sequence[str]) -> int:
     return 0
 
 
+def launch_run(argv: Sequence[str]) -> bool:
+    """Run in several processes if the flags or the config file say so.
+
+    Returns:
+        Whether they did.
+
+    Raises:
+        QAdapterError: see `launch`.
+        KeyboardInterrupt: after Ctrl-C, with a message that says how to go on.
+    """
+    given = _given(argv)
+    config, processes, output_dir = given.get("launch"), given.get("num_processes"), given.get("output_dir")
+    if not config:
+        return False
+    cpu = bool(given.get("use_cpu"))
+
+    def resume() -> str | None:
+        command = None if not output_dir else _resume_command(Path(output_dir))
+        count = "" if processes is None else f" --num-processes {processes}"
+        return command and f"{command} --launch {shlex.quote(config)}{count}"
+
+    launch(config, processes, argv, resume, cpu=cpu)
+    return True
+
+
 def plan_run(argv: Sequence[str]) -> Plan:
     """Everything that can be decided without loading data or a model.
 
     Raises:
         ConfigError: unknown or contradictory arguments; an output_dir that holds a run, or on --resume none.
     """
-    flags = parse_flags(TYPES, argv)
-    config_file = flags.get("config")
-    from_file = {} if config_file is None else _under_flags(read_yaml(config_file, TYPES), flags)
-    given = {**from_file, **flags}
+    given = _given(argv)
     if not given.get("output_dir"):
         raise ConfigError("--output-dir is required", hint="the folder to which the adapter is written")
     output_dir, saved = Path(given["output_dir"]), {}
@@ -108,13 +140,21 @@ def plan_run(argv: Sequence[str]) -> Plan:
     if training.eval_strategy != "no" and run.eval_file is None and run.eval_split is None:
         raise ConfigError(f"--eval-strategy {training.eval_strategy.value} needs --eval-file or --eval-split.")
     resolved = {**default_values(), **saved, **given}
-    resolved |= {name: getattr(training, name) for name in PRESETS[training.preset]}
+    resolved |= {name: getattr(training, name) for name in (*PRESETS[training.preset], "pairs_per_step")}
     checkpoint = None
     if run.resume:
         run_folder.refuse_contradictions({**default_values(), **saved}, resolved, MAY_CHANGE_ON_RESUME)
         checkpoint = run_folder.last_complete_checkpoint(output_dir)
         logger.info("resuming from %s", checkpoint)
     return Plan(run, training, output_dir, _worth_saving(resolved), checkpoint)
+
+
+def _given(argv: Sequence[str]) -> Values:
+    """The values of the flags, and below them those of the config file."""
+    flags = parse_flags(TYPES, argv)
+    config_file = flags.get("config")
+    from_file = {} if config_file is None else _under_flags(read_yaml(config_file, TYPES), flags)
+    return {**from_file, **flags}
 
 
 def _under_flags(values: Values, flags: Values) -> Values:
@@ -150,24 +190,6 @@ def _datasets(run: RunArguments, training: QAdapterTrainingArguments) -> tuple[D
     train_part, eval_part = split_by_prompt(pairs, run.eval_split, training.seed)
     logger.info("%d pairs to train on, %d held out", len(train_part), len(eval_part))
     return train_part, eval_part
-
-
-def _anchors(plan: Plan, model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[Anchor]:
-    """The anchors of the run: sampled and kept in its folder, or read from there where the run is resumed."""
-    path, count = plan.output_dir / run_folder.ANCHORS_FILE, plan.training.anchors
-    if not count:
-        return []
-    if plan.checkpoint is not None:
-        return read_anchors(path)
-    plan.output_dir.mkdir(parents=True, exist_ok=True)
-
-    def say(done: int) -> None:
-        print(f"\rsampling the base: {done}/{count} anchors", end="\n" if done == count else "", file=sys.stderr)
-
-    limits = {"max_length": plan.training.max_length, "seed": plan.training.seed}
-    anchors = sample_anchors(model, tokenizer, count, **limits, on_batch=say)
-    write_anchors(path, anchors)
-    return anchors
 
 
 def _how_to_go_on(output_dir: Path) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .chunked_logsumexp import CHUNK_ELEMENTS, chunked_logsumexp, mixed_scores
+from .chunked_logsumexp import CHUNK_ELEMENTS, mixed_scores
 from .lm_head import LMHead
 from .mixture import Mixture
 
@@ -19,6 +19,8 @@ _TOKENS = 512
 def base_kl(
     adapter_hidden: Tensor,
     base_hidden: Tensor,
+    mixed_logsumexp: Tensor,
+    base_logsumexp: Tensor,
     head: LMHead,
     mixture: Mixture,
     *,
@@ -32,6 +34,9 @@ def base_kl(
     Args:
         adapter_hidden: h₁, [tokens, hidden]; gradients flow to it.
         base_hidden: h₀, [tokens, hidden]; a constant.
+        mixed_logsumexp: logsumexp(a·z₁ + b·z₀), [tokens], as `token_values` has it: with it every term of the sum is
+            as small as the difference of the policies. The gradient that it carries is in the result's own.
+        base_logsumexp: logsumexp(z₀), [tokens].
         head: the frozen LM head; no gradients flow to it.
         mixture: (a, b), numbers.
         chunk_elements: largest number of logits held at a time; results do not depend on it beyond rounding.
@@ -39,7 +44,8 @@ def base_kl(
     Returns:
         [tokens] nats, float32 or wider.
     """
-    return _BaseKL.apply(adapter_hidden, base_hidden, head, mixture, chunk_elements)
+    lse = mixed_logsumexp.detach(), base_logsumexp
+    return _BaseKL.apply(adapter_hidden, base_hidden, *lse, head, mixture, chunk_elements)
 
 
 class _BaseKL(torch.autograd.Function):
@@ -47,11 +53,15 @@ class _BaseKL(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, adapter_hidden: Tensor, base_hidden: Tensor, head: LMHead, mixture: Mixture, chunk_elements: int
+        ctx: Any,
+        adapter_hidden: Tensor,
+        base_hidden: Tensor,
+        lse_mixed: Tensor,
+        lse_base: Tensor,
+        head: LMHead,
+        mixture: Mixture,
+        chunk_elements: int,
     ) -> Tensor:
-        # The normalizers first: then every term of the sum is as small as the difference of the policies.
-        lse_mixed, _ = chunked_logsumexp(adapter_hidden, head, mixture, base_hidden, chunk_elements=chunk_elements)
-        lse_base, _ = chunked_logsumexp(base_hidden, head, chunk_elements=chunk_elements)
         kl, slopes = torch.zeros_like(lse_base), torch.zeros_like(adapter_hidden, dtype=lse_base.dtype)
         tokens = min(_TOKENS, chunk_elements)
         for start in range(0, len(kl), tokens):
@@ -74,4 +84,4 @@ class _BaseKL(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_kl: Tensor) -> tuple:
         (slopes,) = ctx.saved_tensors
-        return (slopes.to(grad_kl.dtype) * grad_kl[:, None]).to(slopes.dtype), None, None, None, None
+        return (slopes.to(grad_kl.dtype) * grad_kl[:, None]).to(slopes.dtype), None, None, None, None, None, None

@@ -26,6 +26,8 @@ class TokenValues(NamedTuple):
     """log π̃(a_t|s_t), nats. Carries gradients."""
     base_logp_t: Tensor
     """log π₀(a_t|s_t), nats."""
+    mixed_logsumexp_t: Tensor
+    """logsumexp(a·z₁ + b·z₀), of the state alone. Carries gradients."""
 
 
 def token_values(
@@ -73,6 +75,7 @@ def token_values(
         v_t=alpha_tilde * lse_mixed - alpha_0 * lse_base,
         policy_logp_t=mixture.adapter * z1 + mixture.base * z0 - lse_mixed,
         base_logp_t=z0 - lse_base,
+        mixed_logsumexp_t=lse_mixed,
     )
 
 

@@ -70,11 +70,11 @@ class Student(QAdapterForCausalLM):
                 factor.data = data
 
     @torch.no_grad()
-    def _base_states(self, batch: PreferenceBatch, anchor: Tensor | None) -> BaseStates:
+    def _base_states(self, batch: PreferenceBatch, head: LMHead, anchor: Tensor | None) -> BaseStates:
         with self.as_teacher(), matrix_attention(self.base):
             h1, h0 = (self._hidden(batch, rows) for rows in (Rows.ADAPTER, Rows.BASE))
         mixed = mix_hidden_states(h1, h0, self.mixture).to(self.dtype)
-        return base_states(mixed, self.head, batch.states.action, keep_hidden=True)
+        return base_states(mixed, head, batch.states.action, keep_hidden=True)
 
     def _hidden(self, batch: PreferenceBatch, rows: Any) -> Tensor:
         with self.row_router.route(rows):

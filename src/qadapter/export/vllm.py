@@ -39,8 +39,8 @@ def export(source: Source, args: VllmArguments, output: str, *, overwrite: bool)
         ArtifactError: a damaged artifact, or one that belongs to another base.
         ConfigError: constants that leave no policy at strength 0, or `output` is in use.
     """
-    policy = served_policy_of(source, args.strength)
     check_base({"model_type": source.config["base"]["model_type"]})
+    policy = served_policy_of(source, args.strength)
     with new_folder(output, overwrite) as folder:
         # Loading checks that the base is the one of training, and that no factor is missing.
         model, tokenizer = source.load()

@@ -9,16 +9,18 @@ preference_batch  the pairs as the backbone takes them
 pair_loss         the loss of a batch of pairs, from the hidden states of both policies
 dial              strength, alpha_0 and alpha_tilde at decode time, checked
 caches            KV caches that count rows in pairs
-modeling          QAdapterForCausalLM: the loss of pairs in its forward, the mixed policy in generate()
+two_policies      base and adapter as one module, and the loss of pairs over them
+modeling          QAdapterForCausalLM: the mixed policy as a causal LM, in forward() and generate()
 fingerprint       which base and which tokenizer an adapter belongs to
 artifact          saving and loading the folder
+quantization      a base in 8 or 4 bits
 loading           base models by name, and the default model without a model hub
 """
 
 from .artifact import load_tokenizer
 from .constants import QConstants
 from .loading import DEFAULT_MODEL, load_base, load_base_tokenizer
-from .lora import Rows
+from .lora import Rows, lora_config
 from .modeling import QAdapterForCausalLM
 from .pair_loss import PreferenceOutput
 
@@ -31,4 +33,5 @@ __all__ = [
     "load_base",
     "load_base_tokenizer",
     "load_tokenizer",
+    "lora_config",
 ]

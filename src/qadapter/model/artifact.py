@@ -16,10 +16,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
@@ -31,6 +33,9 @@ from .loading import load_base, load_base_tokenizer
 from .lora import check_lora, is_plain
 from .model_card import model_card
 from .modeling import QAdapterForCausalLM
+from .quantization import load_in_of
+
+logger = transformers.logging.get_logger(__name__)
 
 CONFIG_FILE = "qadapter_config.json"
 ADAPTER_FOLDER = "adapter"
@@ -38,7 +43,10 @@ FORMAT_VERSION = 1
 
 
 def save_artifact(
-    model: QAdapterForCausalLM, directory: Path, tokenizer: PreTrainedTokenizerBase | None = None
+    model: QAdapterForCausalLM,
+    directory: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    state_dict: dict[str, Tensor] | None = None,
 ) -> None:
     """Write the artifact.
 
@@ -46,6 +54,7 @@ def save_artifact(
         model: the model; weights are saved as they are, LoRA factors in their own dtype.
         directory: the folder; made if missing, files of an earlier artifact in it are replaced.
         tokenizer: saved too, and its hash recorded.
+        state_dict: the adapter's factors by their names in `model.peft_model`, where the model's own are sharded.
     """
     directory.mkdir(parents=True, exist_ok=True)
     base = model.base
@@ -56,12 +65,13 @@ def save_artifact(
             "name_or_path": base.config.name_or_path or base.name_or_path,
             "revision": getattr(base.config, "_commit_hash", None),
             "model_type": base.config.model_type,
-            "weights_sha256": weights_fingerprint(base),
+            "weights_sha256": model.base_fingerprint,
+            "load_in": load_in_of(base),
         },
         "tokenizer_sha256": None if tokenizer is None else tokenizer_fingerprint(tokenizer),
         "constants": dataclasses.asdict(model.constants),
     }
-    model.peft_model.save_pretrained(directory / ADAPTER_FOLDER, safe_serialization=True)
+    model.peft_model.save_pretrained(directory / ADAPTER_FOLDER, safe_serialization=True, state_dict=state_dict)
     # PEFT's own card of the subfolder would invite loading it as an ordinary LoRA.
     (directory / ADAPTER_FOLDER / "README.md").unlink(missing_ok=True)
     if tokenizer is not None:
@@ -86,7 +96,7 @@ def load_artifact(
         base: the base model or where it lies; None takes the one named in the artifact. Checked either way.
         trainable: keep the LoRA factors in float32 with gradients; otherwise they take the base's dtype.
         revision: revision of the artifact's repository on the hub.
-        **base_kwargs: for `load_base`: dtype, device_map, attn_implementation, trust_remote_code.
+        **base_kwargs: for `load_base`: dtype, load_in, device_map, attn_implementation, trust_remote_code.
 
     Returns:
         The model, in eval mode unless `trainable`.
@@ -104,6 +114,7 @@ def load_artifact(
     elif base_kwargs:
         raise ConfigError(f"{sorted(base_kwargs)} apply to a base loaded by name, but a model object was given.")
     _check_base(config, base, directory)
+    _warn_of_other_quantization(config, base, directory)
     freeze_base(base)
     check_lm_head(base)
 
@@ -285,6 +296,15 @@ def _check_base(config: dict[str, Any], base: PreTrainedModel, directory: Path) 
                 f"{base.config.name_or_path or type(base).__name__}.",
                 hint=f"load it on {saved.get('name_or_path')!r}",
             )
+
+
+def _warn_of_other_quantization(config: dict[str, Any], base: PreTrainedModel, directory: Path) -> None:
+    trained, here = config["base"].get("load_in"), load_in_of(base)
+    if trained != here:
+        logger.warning(
+            f"{directory} was trained on its base in {trained or 'full precision'} and is loaded on it in "
+            f"{here or 'full precision'}: the policies differ by what that rounds. load_in decides it."
+        )
 
 
 def _check_all_weights_present(adapter: Path, peft_model: PeftModel, name: str) -> None:

@@ -9,6 +9,8 @@ import torch
 from peft.tuners.lora import LoraLayer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from .quantization import is_quantized
+
 # A few entries of every weight tell any two models apart, also two fine-tunings of one base, and cost nothing.
 _ENTRIES = 64
 
@@ -22,9 +24,11 @@ def weights_fingerprint(base: PreTrainedModel) -> str | None:
     Returns:
         A SHA-256 in hex, or None where the weights cannot be read (quantized, or on the meta device).
     """
+    if is_quantized(base):
+        return None
     digest = hashlib.sha256()
     for name, parameter in _base_parameters(base):
-        if parameter.is_meta or not parameter.is_floating_point():
+        if parameter.is_meta:
             return None
         entries = parameter.detach().flatten()[:_ENTRIES].to("cpu", torch.bfloat16)
         digest.update(name.encode() + str(tuple(parameter.shape)).encode())

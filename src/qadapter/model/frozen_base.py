@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from ..core import LMHead
 from ..errors import UnsupportedModelError
+from .quantization import keep_gradients
 
 
 def freeze_base(base: PreTrainedModel) -> None:
@@ -27,6 +29,7 @@ def freeze_base(base: PreTrainedModel) -> None:
     if base.base_model is base or base.get_output_embeddings() is None:
         raise UnsupportedModelError(f"{name} has no LM head over a backbone.", hint="load it with AutoModelForCausalLM")
     base.requires_grad_(False)
+    keep_gradients(base)
     for module in base.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -41,17 +44,31 @@ def lm_head_of(base: PreTrainedModel) -> LMHead:
         base: the base model.
 
     Returns:
-        A view on the weights as they are now (they may have moved to another device since the last call).
+        A view on the weights as they are now (they may have moved to another device since the last call). Sharded
+        ones (FSDP, ZeRO-3) are gathered, so all processes must call this: the products with them are not the head's own
+        forward, before which FSDP would do it.
     """
     linear = base.get_output_embeddings()
     config = base.config.get_text_config()
     logits_scaling = getattr(config, "logits_scaling", None)
     return LMHead(
-        weight=linear.weight,
-        bias=getattr(linear, "bias", None),
+        weight=_whole(linear.weight),
+        bias=None if getattr(linear, "bias", None) is None else _whole(linear.bias),
         scale=1.0 / logits_scaling if logits_scaling else float(getattr(config, "logit_scale", None) or 1.0),
         softcap=getattr(config, "final_logit_softcapping", None),
     )
+
+
+def _whole(weight: Tensor) -> Tensor:
+    if hasattr(weight, "ds_id"):  # ZeRO-3
+        from deepspeed.zero import GatheredParameters
+
+        with GatheredParameters([weight]):
+            return weight.detach().clone()
+    if isinstance(weight, DTensor):
+        whole: Tensor = weight.full_tensor()
+        return whole.detach()
+    return weight
 
 
 @torch.no_grad()

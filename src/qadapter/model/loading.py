@@ -12,6 +12,8 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,10 @@ import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations import deepspeed
 
 from ..errors import ConfigError, MissingExtraError, QAdapterError
+from .quantization import quantization_config
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,8 @@ def load_base(
     dtype: str | torch.dtype = "auto",
     revision: str | None = None,
     trust_remote_code: bool = False,
+    load_in: str | None = None,
+    device_map: str | dict[str, Any] | None = None,
     **kwargs: Any,
 ) -> PreTrainedModel:
     """Load a causal LM by hub id or folder.
@@ -54,25 +60,57 @@ def load_base(
         dtype: storage and compute dtype of the frozen weights; "auto" takes the checkpoint's.
         revision: branch, tag or commit on the hub.
         trust_remote_code: run code that comes with the model.
-        **kwargs: for `AutoModelForCausalLM.from_pretrained`, such as device_map or attn_implementation.
+        load_in: `8bit` or `4bit`, to store the linear layers so.
+        device_map: which part goes to which device: "auto" spreads the layers over the GPUs there are.
+        **kwargs: for `AutoModelForCausalLM.from_pretrained`, such as attn_implementation.
 
     Raises:
-        ConfigError: an unknown dtype, or a name that cannot be loaded.
+        ConfigError: an unknown dtype or load_in, a name that cannot be loaded, or too little room on the devices.
+        MissingExtraError: load_in without bitsandbytes.
     """
     if isinstance(dtype, str):
         if dtype not in DTYPES:
             raise ConfigError(f"dtype must be one of {sorted(DTYPES)}, got {dtype!r}")
         dtype = DTYPES[dtype]
+    if load_in is not None:
+        kwargs["quantization_config"] = quantization_config(load_in, dtype)
+    if device_map is not None:
+        kwargs["device_map"] = device_map
     source, revision = _resolve(name, revision)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            source, dtype=dtype, revision=revision, trust_remote_code=trust_remote_code, use_safetensors=True, **kwargs
-        )
+        with _not_sharded():
+            model = AutoModelForCausalLM.from_pretrained(
+                source,
+                dtype=dtype,
+                revision=revision,
+                trust_remote_code=trust_remote_code,
+                use_safetensors=True,
+                **kwargs,
+            )
     except (OSError, ValueError) as error:
         raise ConfigError(f"the base model {str(name)!r} cannot be loaded: {error}") from error
+    if device_map is not None and any(parameter.is_meta for parameter in model.parameters()):
+        raise ConfigError(
+            f"{name} does not fit onto the devices: parts of it would be fetched anew for every pass.",
+            hint="store the base in fewer bits (load_in 4bit), or use more or larger devices",
+        )
     # Artifacts record this name; a path into our cache would mean nothing on another machine.
     model.config.name_or_path = str(name)
     return model
+
+
+@contextmanager
+def _not_sharded() -> Iterator[None]:
+    """Keep transformers from sharding weights while they are loaded, as it does once there are arguments for ZeRO-3.
+
+    The base is looked at whole before training: its head is checked and its fingerprint taken.
+    """
+    config = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = config
 
 
 def load_base_tokenizer(

@@ -187,9 +187,17 @@ class _AddProduct(torch.autograd.Function):
         return grad, (flat @ weight).view_as(x), flat.t() @ x.reshape(-1, x.shape[-1])
 
 
-def default_lora() -> LoraConfig:
-    """r=8, alpha=16, no dropout, on all linear layers but the LM head."""
-    return LoraConfig(r=8, lora_alpha=16, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+def lora_config(
+    r: int = 8, alpha: int = 16, dropout: float = 0.0, target_modules: Sequence[str] | None = None
+) -> LoraConfig:
+    """A LoRA of a causal LM; by default on all linear layers but the LM head."""
+    return LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=dropout,
+        target_modules=list(target_modules) if target_modules else "all-linear",
+        task_type="CAUSAL_LM",
+    )
 
 
 def check_lora(peft_model: PeftModel, name: str | None = None) -> None:

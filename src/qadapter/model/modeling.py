@@ -6,40 +6,32 @@ From outside it sees B rows. It knows nothing of data files or trainers: a prefe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 import transformers.pipelines.base
-from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from ..core import BaseStates, LMHead, base_states
+from ..core import BaseStates
 from ..core.mixture import Scalar
 from ..errors import ConfigError, UnsupportedModelError
 from .caches import PairedRows, pair_cache
-from .constants import QConstants
 from .dial import checked_dial, rows_needed
-from .frozen_base import check_lm_head, freeze_base, lm_head_of
-from .lora import RowRouter, Rows, check_lora, default_lora
-from .masked_attention import matrix_attention
-from .pair_loss import PreferenceOutput, pair_loss
-from .preference_batch import PreferenceBatch, preference_batch
-from .shared_prefix import packed_attention_mask, packed_block_mask, shortest_window, why_not_packable
+from .lora import Rows
+from .pair_loss import PreferenceOutput
+from .quantization import is_quantized
 from .small_steps import small_steps
-
-logger = transformers.logging.get_logger(__name__)
+from .two_policies import TwoPolicies
 
 # The pipeline would log an error that the class is unknown to it, though it works: it goes by a list of names.
 transformers.pipelines.base.SUPPORTED_PEFT_TASKS["text-generation"].append("QAdapterForCausalLM")
 
 
-class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
+class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
     """The customized policy π̃ ∝ exp[(η·Q̂ + α₀·log π₀)/α̃] over a frozen base model.
 
     Args:
@@ -53,67 +45,6 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
     Source: Q-Adapter (arXiv 2407.03856).
     """
-
-    # What the base supports was checked when the base was built; its config is shared.
-    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True
-    supports_gradient_checkpointing = True
-    base_model_prefix = ""
-    main_input_name = "input_ids"
-
-    def __init__(
-        self,
-        base: PreTrainedModel,
-        constants: QConstants | None = None,
-        peft_config: LoraConfig | None = None,
-        *,
-        peft_model: PeftModel | None = None,
-    ) -> None:
-        super().__init__(base.config)
-        if peft_model is None:
-            if isinstance(base, PeftModel):
-                raise UnsupportedModelError(
-                    "the base model already carries a PEFT adapter.",
-                    hint="merge_and_unload() it, or pass the plain model",
-                )
-            freeze_base(base)
-            check_lm_head(base)
-            peft_model = get_peft_model(base, peft_config or default_lora())
-        self.constants = constants or QConstants()
-        self.peft_model = peft_model
-        self.generation_config = base.generation_config
-        check_lora(peft_model)
-        self.row_router = RowRouter(base)
-        self.window = shortest_window(base)
-        reason = why_not_packable(base)
-        self.share_prefix = reason is None
-        """Whether a pair's prompt is read once for both responses; the result is the same to rounding."""
-        if reason is not None:
-            logger.warning(f"{type(base).__name__}: {reason}; a pair is trained as two rows (slower, same result).")
-
-    # ------------------------------------------------------------------ parts
-
-    @property
-    def base(self) -> PreTrainedModel:
-        """The frozen base model with the LoRA layers inside."""
-        return self.peft_model.get_base_model()
-
-    @property
-    def head(self) -> LMHead:
-        """The frozen LM head that both policies share."""
-        return lm_head_of(self.base)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.base.dtype
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.base.get_input_embeddings()
-
-    def get_output_embeddings(self) -> nn.Module:
-        return self.base.get_output_embeddings()
-
-    def get_decoder(self, *_args: object, **_kwargs: object) -> nn.Module:
-        return self.base.base_model
 
     # ------------------------------------------------------------------ forward
 
@@ -164,7 +95,7 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             if not isinstance(input_ids, Tensor) or isinstance(attention_mask, dict):
                 raise ConfigError("a preference batch needs input_ids, and attention_mask as [rows, tokens].")
             pairs = (input_ids, attention_mask, completion_mask, terminated)
-            return self._preference_loss(*pairs, base_states, anchor, **backbone_kwargs)
+            return self.preference_loss(*pairs, base_states, anchor, **backbone_kwargs)
 
         mixture = self.constants.mixture(1.0 if strength is None else strength, alpha_0, alpha_tilde)
         rows = rows_needed(mixture)
@@ -204,52 +135,6 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
             hidden_states=output.get("hidden_states"),
             attentions=output.get("attentions"),
         )
-
-    def _preference_loss(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        completion_mask: Tensor,
-        terminated: Tensor | None,
-        known: BaseStates | None,
-        anchor: Tensor | None,
-        **backbone_kwargs: Any,
-    ) -> PreferenceOutput:
-        batch = self._batch(input_ids, attention_mask, completion_mask, terminated, **backbone_kwargs)
-        if known is not None and len(known.action_logits) != len(batch.states.row):
-            raise ConfigError(
-                f"base_states holds {len(known.action_logits)} states, the responses of this batch have "
-                f"{len(batch.states.row)}."
-            )
-        base = self._base_states(batch, anchor) if known is None else known
-        with self.row_router.route(Rows.ADAPTER), matrix_attention(self.base):
-            adapter_hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
-        anchor = None if anchor is None else anchor.chunk(2)[0]
-        return pair_loss(adapter_hidden, base, self.head, self.constants, batch.states, anchor)
-
-    def base_states_of_pairs(self, *args: Any, anchor: Tensor | None = None, **kwargs: Any) -> BaseStates:
-        """What the base contributes to the loss of a preference batch: the same whatever the adapter has learned.
-
-        Args:
-            *args, **kwargs: input_ids, attention_mask, completion_mask, terminated, and what the backbone takes.
-            anchor: where it is given, h₀ is kept.
-
-        Returns:
-            One entry per state that counts, in the order of `ResponseStates`; no gradients.
-        """
-        return self._base_states(self._batch(*args, **kwargs), anchor)
-
-    @torch.no_grad()
-    def _base_states(self, batch: PreferenceBatch, anchor: Tensor | None) -> BaseStates:
-        with self.row_router.route(Rows.BASE), matrix_attention(self.base):
-            hidden = self.base.base_model(**batch.inputs).last_hidden_state[batch.at]
-        keep_hidden = anchor is not None or self.constants.needs_base_hidden
-        return base_states(hidden, self.head, batch.states.action, keep_hidden=keep_hidden)
-
-    def _batch(self, *args: Any, **kwargs: Any) -> PreferenceBatch:
-        flex = self.base.config.get_text_config()._attn_implementation == "flex_attention"
-        mask_of = packed_block_mask if flex else partial(packed_attention_mask, dtype=self.dtype)
-        return preference_batch(*args, share_prefix=self.share_prefix, window=self.window, mask_of=mask_of, **kwargs)
 
     # ------------------------------------------------------------------ generate
 
@@ -307,7 +192,8 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
 
         Raises:
             ConfigError: the policy is not the adapter's own softmax(z₁); it is in `residual` with α₀ = α̃.
-            UnsupportedModelError: a LoRA on an embedding that is tied to the LM head, which would change with it.
+            UnsupportedModelError: the base is quantized; or a LoRA on an embedding that is tied to the LM head, which
+                would change with it.
 
         Source: with Q̂ = α̃·(z₁ − z₀) and ρ = α₀/α̃ = 1, π̃ = softmax(z₁).
         """
@@ -317,6 +203,11 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
                 f"the policy is softmax({mixture.adapter:g}·z₁ + {mixture.base:g}·z₀), which no single set of weights "
                 "gives.",
                 hint="train with parametrization residual and alpha_0 = alpha_tilde, or decode with both policies",
+            )
+        if is_quantized(self.base):
+            raise UnsupportedModelError(
+                "the base is quantized: the sum with the adapter would be rounded to its few bits again.",
+                hint="load the artifact on the base in full precision (without load_in) and fold that",
             )
         embedding = self.get_input_embeddings()
         if isinstance(embedding, LoraLayer) and self.get_output_embeddings().weight is embedding.base_layer.weight:
@@ -331,19 +222,25 @@ class QAdapterForCausalLM(PreTrainedModel, GenerationMixin):
     # ------------------------------------------------------------------ save and load
 
     def save_pretrained(
-        self, save_directory: str | Path, *, tokenizer: PreTrainedTokenizerBase | None = None, **kwargs: Any
+        self,
+        save_directory: str | Path,
+        *,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        state_dict: dict[str, Tensor] | None = None,
+        **kwargs: Any,
     ) -> None:
         """Write the artifact: `qadapter_config.json`, `adapter/` (PEFT's files), a model card, the tokenizer.
 
         Args:
             save_directory: the folder; made if missing.
             tokenizer: saved beside the adapter, and its hash in the config.
+            state_dict: the adapter's factors, where the model's own are sharded.
             is_main_process: only that process writes (default True).
         """
         from .artifact import save_artifact
 
         if kwargs.get("is_main_process", True):
-            save_artifact(self, Path(save_directory), tokenizer)
+            save_artifact(self, Path(save_directory), tokenizer, state_dict)
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, base: Any = None, **kwargs: Any) -> QAdapterForCausalLM:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core import BaseStates, LMHead, base_kl, preference_objective, token_values
+from ..errors import ConfigError
 from .constants import QConstants
 from .response_states import ResponseStates
 
@@ -44,6 +45,10 @@ class PreferenceOutput(NamedTuple):
     anchor: Tensor
     """bool: the base's own answers instead of a preference."""
 
+    def of_pairs(self, which: Tensor) -> PreferenceOutput:
+        """The terms of some pairs, [pairs] bool; `loss` stays that of all."""
+        return PreferenceOutput(self.loss, *(field[which] for field in self[1:]))
+
 
 def pair_loss(
     adapter_hidden: Tensor,
@@ -62,6 +67,9 @@ def pair_loss(
         constants: of the objective.
         states: the responses' states and the tokens taken in them; chosen responses first.
         anchor: [pairs] bool, True where the pair is an anchor; None for no anchors.
+
+    Raises:
+        ConfigError: anchors, without h₀ in `base`.
     """
     lengths, at = states.lengths, (states.row, states.t)
     values = token_values(
@@ -75,7 +83,9 @@ def pair_loss(
     )
     step = torch.arange(int(lengths.max()) + 1, device=lengths.device)[None, :]
     is_action = step[:, :-1] < lengths[:, None]
-    grids = [torch.zeros(len(lengths), step.shape[1], dtype=v.dtype, device=v.device).index_put(at, v) for v in values]
+    grids = [
+        torch.zeros(len(lengths), step.shape[1], dtype=v.dtype, device=v.device).index_put(at, v) for v in values[:4]
+    ]
     v_t = grids[1]
     q_t, policy_logp_t, base_logp_t = (grids[i][:, :-1] * is_action for i in (0, 2, 3))
     terms = preference_objective(
@@ -89,7 +99,8 @@ def pair_loss(
         length_normalized=constants.length_normalized,
     )
     anchor = torch.zeros_like(terms.loss, dtype=torch.bool) if anchor is None else anchor
-    anchor_kl = _anchor_kl(adapter_hidden, base, head, constants, states, anchor)
+    lse = values.mixed_logsumexp_t
+    anchor_kl = _anchor_kl(adapter_hidden, base, lse, head, constants, states, anchor)
     loss = torch.where(anchor, constants.anchor_coef * anchor_kl, terms.loss)
     logp_chosen, logp_rejected = policy_logp_t.detach().sum(dim=1).chunk(2)
     base_logp_chosen, base_logp_rejected = base_logp_t.detach().sum(dim=1).chunk(2)
@@ -116,6 +127,7 @@ def pair_loss(
 def _anchor_kl(
     adapter_hidden: Tensor,
     base: BaseStates,
+    mixed_logsumexp: Tensor,
     head: LMHead,
     constants: QConstants,
     states: ResponseStates,
@@ -125,9 +137,15 @@ def _anchor_kl(
     pairs = len(anchor)
     # The state that a cut answer was left in has no token.
     at = anchor[states.row % pairs] & (states.t < states.lengths[states.row])
-    if base.hidden is None or not bool(at.any()):
+    if not bool(at.any()):
         return adapter_hidden.new_zeros(pairs, dtype=base.logsumexp.dtype)
-    kl_t = base_kl(adapter_hidden[at], base.hidden[at], head, constants.mixture())
+    if base.hidden is None:
+        raise ConfigError(
+            "the batch holds anchors, but its base_states no hidden states.",
+            hint="call base_states_of_pairs with the batch's `anchor`",
+        )
+    hidden, lse = (adapter_hidden[at], base.hidden[at]), (mixed_logsumexp[at], base.logsumexp[at])
+    kl_t = base_kl(*hidden, *lse, head, constants.mixture())
     return kl_t.new_zeros(pairs).index_add(0, states.row[at] % pairs, kl_t) / _both_sides(states.lengths)
 
 

@@ -9,7 +9,7 @@ from peft import LoraConfig
 from transformers import TrainingArguments
 
 from ..errors import ConfigError
-from ..model import QConstants
+from ..model import QConstants, lora_config
 from .presets import PRESETS
 
 RUN_CONFIG_FILE = "config.yaml"
@@ -55,6 +55,13 @@ class QAdapterTrainingArguments(TrainingArguments):
     max_length: int = field(
         default=1024,
         metadata={"help": "most tokens of prompt + response; longer responses are cut and bootstrapped, prompts never"},
+    )
+    pairs_per_step: int | None = field(
+        default=None,
+        metadata={
+            "help": "pairs per step of the optimizer, over all processes; gives gradient_accumulation_steps for any "
+            "number of processes (default: batch size x accumulation x processes)"
+        },
     )
     auto_micro_batch: bool = field(
         default=False,
@@ -112,11 +119,35 @@ class QAdapterTrainingArguments(TrainingArguments):
                 "train_sampling_strategy must be group_by_length, random or sequential, "
                 f"got {self.train_sampling_strategy!r}"
             )
+        if self.ddp_find_unused_parameters is None:
+            self.ddp_find_unused_parameters: bool | None = False  # every factor of the LoRA is used in every pass
         _ = self.constants  # checks the values now, not after the model is loaded
         # The base pass carries no gradient; the reentrant variant would warn about it at every layer.
         if not (self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs):
             self.activation_checkpointing_kwargs: dict[str, Any] | str | None = {"use_reentrant": False}
         super().__post_init__()
+        self._settle_accumulation()
+
+    def _settle_accumulation(self) -> None:
+        """Make `pairs_per_step` and `gradient_accumulation_steps` say the same."""
+        at_once = self.per_device_train_batch_size * self.world_size
+        if self.pairs_per_step is None:
+            self.pairs_per_step = at_once * self.gradient_accumulation_steps
+            return
+        processes = f"{self.world_size} process(es) of {self.per_device_train_batch_size} pairs"
+        if self.pairs_per_step < 1 or self.pairs_per_step % at_once:
+            raise ConfigError(
+                f"pairs_per_step {self.pairs_per_step} cannot be divided among {processes}.",
+                hint=f"choose per_device_train_batch_size so that {self.world_size} times it divides pairs_per_step",
+            )
+        accumulation = self.pairs_per_step // at_once
+        if self.gradient_accumulation_steps not in (1, accumulation):
+            raise ConfigError(
+                f"pairs_per_step {self.pairs_per_step} with {processes} needs gradient_accumulation_steps "
+                f"{accumulation}, got {self.gradient_accumulation_steps}.",
+                hint="leave one of them out",
+            )
+        self.gradient_accumulation_steps: int = accumulation
 
     @property
     def constants(self) -> QConstants:
@@ -126,10 +157,6 @@ class QAdapterTrainingArguments(TrainingArguments):
     @property
     def lora_config(self) -> LoraConfig:
         """The LoRA described by the `lora_*` fields."""
-        return LoraConfig(
-            r=self.lora_r,
-            lora_alpha=self.lora_alpha,
-            lora_dropout=self.lora_dropout,
-            target_modules=self.lora_target_modules or "all-linear",
-            task_type="CAUSAL_LM",
+        return lora_config(
+            **{name: getattr(self, f"lora_{name}") for name in ("r", "alpha", "dropout", "target_modules")}
         )

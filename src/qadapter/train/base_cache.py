@@ -15,7 +15,8 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,18 +74,25 @@ class BaseCache:
         sizes = [self._span(chunk)[1] for chunk in (range(len(self.chunks)) if chunks is None else chunks)]
         return sum(sizes)
 
+    def is_complete(self) -> bool:
+        """Whether every chunk is said to be written. Reads no states."""
+        return len(self._written()) == len(self.chunks)
+
     def check(self) -> ChunkCheck:
         """Compare every chunk with its checksum. Reads the whole file."""
         written = self._written()
         absent = [chunk for chunk in range(len(self.chunks)) if chunk not in written]
         return ChunkCheck(absent, [chunk for chunk, crc in written.items() if self._crc32(chunk) != crc])
 
-    def write(self, chunk: int, states: BaseStates) -> None:
-        """Put a chunk in its place; it counts from when this returns.
+    def write(self, chunk: int, states: BaseStates) -> int:
+        """Put a chunk in its place. Several processes may do so at a time, with chunks of their own.
 
         Args:
             chunk: its number.
             states: of its pairs in their order, on any device.
+
+        Returns:
+            Its checksum. It counts once that was handed to `complete`.
 
         Raises:
             ConfigError: the disk is full.
@@ -97,17 +105,26 @@ class BaseCache:
             hidden = states.hidden.to("cpu", self.hidden_dtype).contiguous()
             records["hidden"] = hidden.view(torch.uint8).numpy()
         content = records.tobytes()
-        line = json.dumps({"chunk": chunk, "crc32": zlib.crc32(content)})
-        try:
+        with self._full_disk_is_an_error():
             self._states_file.touch()
             with self._states_file.open("r+b") as file:
                 file.seek(offset)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            with self._chunks_file.open("a", encoding="utf-8") as file:
-                # The line break comes first: the line before may have been cut by a kill.
-                file.write(f"\n{line}")
+        return zlib.crc32(content)
+
+    def complete(self, chunk: int, crc32: int) -> None:
+        """Count a chunk that was written, by any process. One process at a time."""
+        line = json.dumps({"chunk": chunk, "crc32": crc32})
+        with self._full_disk_is_an_error(), self._chunks_file.open("a", encoding="utf-8") as file:
+            # The line break comes first: the line before may have been cut by a kill.
+            file.write(f"\n{line}")
+
+    @contextmanager
+    def _full_disk_is_an_error(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise ConfigError(f"the disk of {self.folder} is full ({error.strerror}).", hint=WAY_OUT) from error

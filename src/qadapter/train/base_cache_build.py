@@ -1,4 +1,8 @@
-"""Opening the base cache of a run: found, continued after an interruption, or built."""
+"""Opening the base cache of a run: found, continued after an interruption, or built.
+
+Several processes build it together, each chunk by one of them, and all read all of it. They make the same number of
+passes, since the base's weights may be spread over them.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +12,24 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..core import BaseStates
-from ..errors import ConfigError
+from ..errors import ConfigError, QAdapterError
 from ..model import QAdapterForCausalLM
-from ..model.fingerprint import tokenizer_fingerprint, weights_fingerprint
+from ..model.fingerprint import tokenizer_fingerprint
 from ..model.loading import cache_root
 from .base_cache import WAY_OUT, BaseCache, human_size, refuse_full_disk
+from .processes import from_main_process
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +63,7 @@ def base_cache(
     Raises:
         ConfigError: a base whose weights cannot be told from another's.
     """
-    base = weights_fingerprint(model.base)
+    base = model.base_fingerprint
     if base is None:
         raise ConfigError(
             "cache_base needs to tell this base from others by its weights, and they cannot be read (quantized?).",
@@ -81,7 +88,7 @@ def base_cache(
 
 
 def fill(cache: BaseCache, dataset: Dataset, batch_size: int, states_of: States, *, epochs: float) -> None:
-    """Compute the chunks that are not there or are damaged.
+    """Compute the chunks that are not there or are damaged. All processes of a run must call this.
 
     Args:
         cache: of `dataset`.
@@ -91,12 +98,25 @@ def fill(cache: BaseCache, dataset: Dataset, batch_size: int, states_of: States,
         epochs: passes over the data set that the run will make.
 
     Raises:
-        ConfigError: the disk cannot hold the cache, or its folder cannot be written.
+        ConfigError: the disk cannot hold the cache, its folder cannot be written, or other machines do not share it.
     """
+    with ExitStack() as locked:
+        todo = from_main_process(lambda: _plan(cache, dataset, epochs, locked))
+        _compute(cache, dataset, batch_size, states_of, todo)
+    PartialState().wait_for_everyone()  # until the main process has counted the last chunks
+    if not all(gather_object([cache.is_complete()])):
+        raise QAdapterError(
+            f"{cache.folder} is not the same folder on all machines of this run.",
+            hint="name a folder that they share with base_cache_dir, or set cache_base to false",
+        )
+
+
+def _plan(cache: BaseCache, dataset: Dataset, epochs: float, locked: ExitStack) -> list[int]:
+    """The chunks to compute. If there are any, the folder is held by this process until `locked` is closed."""
     found = cache.check()
     if not any(found):
         logger.info("base cache found: %s, %d states, in %s", human_size(cache.nbytes()), len(cache), cache.folder)
-        return
+        return []
     refuse_full_disk(cache.folder, cache.nbytes([*found.absent, *found.damaged]))
     logger.info(
         "base cache of %s for %d states of %d pairs, in %s",
@@ -104,25 +124,38 @@ def fill(cache: BaseCache, dataset: Dataset, batch_size: int, states_of: States,
     )  # fmt: skip
     if epochs <= 1:
         logger.warning("cache_base costs this run a pass and saves none: it pays from the second epoch on.")
-    with _lock(cache.folder):
-        absent, damaged = cache.check()  # again: another run may have built it meanwhile
-        if damaged:
-            logger.warning(
-                "%s: %d of %d chunks do not have their checksum (chunk %s): computed again.",
-                cache.folder, len(damaged), len(cache.chunks), _some(damaged),
-            )  # fmt: skip
-        todo = sorted([*absent, *damaged])
-        if len(todo) < len(cache.chunks):
-            logger.info("%d of %d chunks are complete already", len(cache.chunks) - len(todo), len(cache.chunks))
-        progress = _Progress(sum(len(cache.chunks[chunk]) for chunk in todo))
-        for chunk in todo:
-            pairs = cache.chunks[chunk]
-            cache.write(chunk, _in_batches(dataset, pairs, batch_size, states_of))
-            progress.add(len(pairs))
+    locked.enter_context(_lock(cache.folder))
+    absent, damaged = cache.check()  # again: another run may have built it meanwhile
+    if damaged:
+        logger.warning(
+            "%s: %d of %d chunks do not have their checksum (chunk %s): computed again.",
+            cache.folder, len(damaged), len(cache.chunks), _some(damaged),
+        )  # fmt: skip
+    todo = sorted([*absent, *damaged])
+    if len(todo) < len(cache.chunks):
+        logger.info("%d of %d chunks are complete already", len(cache.chunks) - len(todo), len(cache.chunks))
+    return todo
 
 
-def _in_batches(dataset: Dataset, pairs: range, batch_size: int, states_of: States) -> BaseStates:
-    """The states of a run of pairs in their order, computed in batches of like length."""
+def _compute(cache: BaseCache, dataset: Dataset, batch_size: int, states_of: States, todo: list[int]) -> None:
+    """Compute chunks, one per process at a time."""
+    process = PartialState()
+    progress = _Progress(sum(len(cache.chunks[chunk]) for chunk in todo))
+    for start in range(0, len(todo), process.num_processes):
+        chunks = todo[start : start + process.num_processes]
+        passes = max(-(-len(cache.chunks[chunk]) // batch_size) for chunk in chunks)
+        # A process without a chunk of its own repeats another's, so that all take part in every pass.
+        mine = chunks[process.process_index % len(chunks)]
+        states = _in_batches(dataset, cache.chunks[mine], batch_size, states_of, passes)
+        written = [(mine, cache.write(mine, states))] if process.process_index < len(chunks) else []
+        for chunk, crc32 in gather_object(written):
+            if process.is_main_process:
+                cache.complete(chunk, crc32)
+                progress.add(len(cache.chunks[chunk]))
+
+
+def _in_batches(dataset: Dataset, pairs: range, batch_size: int, states_of: States, passes: int) -> BaseStates:
+    """The states of a run of pairs in their order, computed in batches of like length, in at least so many passes."""
     rows = [dataset[pair] for pair in pairs]
     by_length = sorted(range(len(rows)), key=lambda index: rows[index]["length"])
     found: dict[int, list[BaseStates]] = {}
@@ -136,6 +169,8 @@ def _in_batches(dataset: Dataset, pairs: range, batch_size: int, states_of: Stat
                 BaseStates._make(None if part is None else part[position + side * len(batch)] for part in parts)
                 for side in (0, 1)
             ]
+    for _ in range(passes - -(-len(rows) // batch_size)):
+        states_of([rows[0]])
     in_order = [response for index in range(len(rows)) for response in found[index]]
     return BaseStates._make(None if field[0] is None else torch.cat(field) for field in zip(*in_order, strict=True))
 

@@ -19,7 +19,7 @@ def preference_metrics(output: PreferenceOutput) -> dict[str, Tensor]:
     """
     of_all = output.pair_loss.detach()
     anchors = output.anchor_kl[output.anchor]
-    output = PreferenceOutput(output.loss, *(field[~output.anchor] for field in output[1:]))
+    output = output.of_pairs(~output.anchor)
     margin = output.return_chosen - output.return_rejected
     return {
         "loss": of_all,

@@ -7,19 +7,20 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-# Sorting within pools of this many batches keeps padding under 5 % of the tokens and the composition of batches random.
+# Sorting within pools of this many steps keeps padding under 5 % of the tokens and the composition of batches random.
 _POOL_BATCHES = 64
 
 
 class LengthGroupedSampler(Sampler[int]):
     """Random batches of pairs of like length, in random order.
 
-    The order depends on the seed and the epoch alone, so a resumed run continues with the batches it would have seen.
+    The order depends on the seed, the epoch and the size of a step alone: a resumed run continues with the batches it
+    would have seen, and it does not matter into how many processes and micro-batches a step is divided.
     (The sampler of transformers draws from the global generator, whose state differs after a restart.)
 
     Args:
         lengths: tokens of each pair.
-        batch_size: pairs per batch, over all processes.
+        batch_size: pairs per step of the optimizer, over all processes and micro-batches.
         seed: of the order.
     """
 

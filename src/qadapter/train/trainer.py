@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from peft import LoraConfig, PeftConfig, set_peft_model_state_dict
-from safetensors.torch import load_file
+from peft import LoraConfig
 from torch import Tensor, nn
+from torch.distributed.fsdp import register_fsdp_forward_method
 from torch.utils.data import DataLoader, Sampler
 from transformers import (
     PreTrainedModel,
@@ -27,24 +26,25 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..core import BaseStates
 from ..data import Anchor, PreferenceCollator
-from ..errors import ArtifactError, ConfigError, DataError
+from ..errors import ConfigError, DataError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer
-from ..model.artifact import ADAPTER_FOLDER, read_config
 from .anchors import sample_anchors
 from .arguments import QAdapterTrainingArguments
 from .base_cache import BaseCache
 from .base_cache_build import base_cache, default_cache_dir, fill
 from .cached_collator import PAIR_INDEX, CachedCollator
 from .callbacks import MetricsFile, Progress
+from .checkpointing import CheckpointingTrainer
+from .counted import COUNTED, counted_pairs, mark_counted
 from .dataset import tokenize_dataset, with_anchors
-from .fitting import FittingTrainer
 from .metrics import preference_metrics
+from .processes import from_main_process
 from .sampler import LengthGroupedSampler
 
 logger = logging.getLogger(__name__)
 
 
-class QAdapterTrainer(FittingTrainer):
+class QAdapterTrainer(CheckpointingTrainer):
     """Train a residual Q-function on preference pairs.
 
     Args:
@@ -122,7 +122,12 @@ class QAdapterTrainer(FittingTrainer):
             self.remove_callback(replaced)
         if anchors is None:
             anchors = [] if self.train_dataset is None else self._sampled_anchors()
+        self.anchors = anchors
+        """Those that are trained on; a resumed run must be given them again."""
         self.train_dataset = with_anchors(self.train_dataset, anchors, args.max_length)
+        self._base_cache: BaseCache | None = None
+        # Before the weights are sharded, and where only the main process has loaded them.
+        model.base_fingerprint = from_main_process(lambda: model.base_fingerprint)
         self._metric_sums: dict[str, Tensor] = {}
         """Name → [sum, count] since the last log line."""
 
@@ -131,33 +136,39 @@ class QAdapterTrainer(FittingTrainer):
         count = self.args.anchors
         if not count:
             return []
-        found: list[Any] = [None]
-        if self.accelerator.is_main_process:
-            logger.info("sampling %d anchors from the base", count)
-            limits = {"max_length": self.args.max_length, "seed": self.args.seed}
-            found = [sample_anchors(self.model, self.processing_class, count, **limits)]
-        return broadcast_object_list(found)[0]
+        logger.info("sampling %d anchors from the base", count)
+        limits = {"max_length": self.args.max_length, "seed": self.args.seed}
+        return from_main_process(lambda: sample_anchors(self.model, self.processing_class, count, **limits))
 
     # ------------------------------------------------------------------ batches
 
     def get_train_dataloader(self) -> DataLoader:
-        """The batches of training; with `cache_base` they carry `base_states`, and the cache is built first."""
+        """The batches of training; with `cache_base` they carry `base_states`, and `train()` builds the cache first."""
         if not self.args.cache_base or self.train_dataset is None:
             return super().get_train_dataloader()
+        directory = Path(self.args.base_cache_dir or default_cache_dir()).expanduser()
+        model: QAdapterForCausalLM = self.accelerator.unwrap_model(self.model)
+        precision = self.accelerator.mixed_precision
+        self._base_cache = base_cache(model, self.processing_class, self.train_dataset, directory, precision)
         plain = self.train_dataset, self.data_collator
-        cached = CachedCollator(self.data_collator, self._open_base_cache())
         numbered = self.train_dataset.add_column(PAIR_INDEX, list(range(len(self.train_dataset))))
         try:
-            self.train_dataset, self.data_collator = numbered, cached
+            self.train_dataset, self.data_collator = numbered, CachedCollator(self.data_collator, self._base_cache)
             return super().get_train_dataloader()
         finally:
             self.train_dataset, self.data_collator = plain
 
-    def _open_base_cache(self) -> BaseCache:
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> tuple[nn.Module, DataLoader]:
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        if self._base_cache is not None:
+            # Only now is the model where it will be trained, with its weights spread over the processes.
+            self._fill_base_cache(self._base_cache)
+        return prepared
+
+    def _fill_base_cache(self, cache: BaseCache) -> None:
         model: QAdapterForCausalLM = self.accelerator.unwrap_model(self.model)
-        directory = Path(self.args.base_cache_dir or default_cache_dir()).expanduser()
-        precision = self.accelerator.mixed_precision
-        cache = base_cache(model, self.processing_class, self.train_dataset, directory, precision)
+        if self.is_fsdp_enabled:
+            register_fsdp_forward_method(model, "base_states_of_pairs")
 
         def states_of(rows: list[dict[str, Any]]) -> BaseStates:
             with self.accelerator.autocast():
@@ -167,10 +178,16 @@ class QAdapterTrainer(FittingTrainer):
         if args.max_steps > 0:
             pairs_per_step = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
             epochs = args.max_steps * pairs_per_step / len(self.train_dataset)
-        # The other processes wait, then find the cache complete; those that do not share the disk build their own.
-        with args.main_process_first(local=False, desc="the base cache"):
-            fill(cache, self.train_dataset, self._train_batch_size, states_of, epochs=epochs)
-        return cache
+        fill(cache, self.train_dataset, self._train_batch_size, states_of, epochs=epochs)
+
+    def _run_epoch(self, **kwargs: Any) -> None:
+        # accelerate's own call does not reach the sampler where a resumed epoch is divided among processes.
+        sampler = kwargs["train_dataloader"].batch_sampler
+        while hasattr(sampler, "batch_sampler"):
+            sampler = sampler.batch_sampler
+        if hasattr(sampler.sampler, "set_epoch"):
+            sampler.sampler.set_epoch(kwargs["epoch"])
+        super()._run_epoch(**kwargs)
 
     def _prepare_input(self, data: Any) -> Any:
         if isinstance(data, BaseStates):  # the Trainer rebuilds tuples from one iterable, and may lower precision
@@ -184,7 +201,11 @@ class QAdapterTrainer(FittingTrainer):
     ) -> tuple[list, Tensor]:
         """The micro-batches of one step and the number of pairs in them, over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        pairs = torch.tensor(sum(len(batch["terminated"]) // 2 for batch in batches), device=device)
+        if batches and self.args.world_size > 1 and self.accelerator.gradient_state.end_of_dataloader:
+            # Not accelerate's own remainder, which is wrong where batches are skipped to resume.
+            left = len(self.train_dataset) % (self._train_batch_size * self.args.world_size)
+            batches[-1] = mark_counted(batches[-1], process=self.args.process_index, left=left)
+        pairs = torch.tensor(sum(map(counted_pairs, batches)), device=device)
         return batches, self.accelerator.reduce(pairs, reduction="sum")
 
     def compute_loss(
@@ -195,7 +216,10 @@ class QAdapterTrainer(FittingTrainer):
         num_items_in_batch: Tensor | int | None = None,
     ) -> Any:
         """The sum of the pairs' losses over the number of pairs of the step (or of this batch, outside training)."""
-        output = model(**inputs)
+        counted = inputs.get(COUNTED)
+        output = model(**{name: value for name, value in inputs.items() if name != COUNTED})
+        if counted is not None:
+            output = output.of_pairs(counted.chunk(2)[0])
         if num_items_in_batch is None:
             loss = output.loss
         else:
@@ -263,37 +287,13 @@ class QAdapterTrainer(FittingTrainer):
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         if self.args.train_sampling_strategy != "group_by_length":
             return super()._get_train_sampler(train_dataset)
-        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-        return LengthGroupedSampler(
-            self.train_dataset["length"], self.args.train_batch_size * self.args.world_size, seed
-        )
+        args = self.args
+        seed = args.seed if args.data_seed is None else args.data_seed
+        step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+        return LengthGroupedSampler(self.train_dataset["length"], step, seed)
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return torch.utils.data.SequentialSampler(eval_dataset) if self.args.world_size == 1 else None
-
-    # ------------------------------------------------------------------ checkpoints
-
-    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        model: QAdapterForCausalLM = self.accelerator.unwrap_model(self.model)
-        model.save_pretrained(output_dir or self.args.output_dir, tokenizer=self.processing_class)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        target: QAdapterForCausalLM = self.accelerator.unwrap_model(model or self.model)
-        saved = read_config(resume_from_checkpoint)["constants"]
-        if saved != vars(target.constants):
-            raise ConfigError(
-                f"{resume_from_checkpoint} was trained with other constants: {saved}, now {vars(target.constants)}.",
-                hint="resume with the saved constants, or start a new output_dir",
-            )
-        folder = Path(resume_from_checkpoint) / ADAPTER_FOLDER
-        config = PeftConfig.from_pretrained(str(folder))
-        mine = target.peft_model.active_peft_config
-        if (config.r, set(config.target_modules)) != (mine.r, set(mine.target_modules)):
-            raise ArtifactError(f"{folder} holds another LoRA: r={config.r}, modules {sorted(config.target_modules)}.")
-        set_peft_model_state_dict(target.peft_model, load_file(folder / "adapter_model.safetensors"))
-
-    def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import UnsupportedModelError
 from .families import FAMILIES, Family
@@ -99,7 +99,8 @@ def check_factors(names: Iterable[str]) -> tuple[str, ...]:
     """
     adapted = set()
     for name in names:
-        module = name.removeprefix("base_model.model.").split(".lora_")[0]
+        # PEFT keeps the weights of an adapted embedding beside its factors.
+        module = name.removeprefix("base_model.model.").removesuffix(".base_layer.weight").split(".lora_")[0]
         projection = module.rsplit(".", 1)[-1]
         if projection not in PROJECTIONS:
             what = {"embed_tokens": "the embedding", "lm_head": "the LM head"}.get(projection, module)
@@ -108,5 +109,5 @@ def check_factors(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(projection for projection in PROJECTIONS if projection in adapted)
 
 
-def _refuse(reason: str) -> None:
+def _refuse(reason: str) -> NoReturn:
     raise UnsupportedModelError(f"--to vllm: {reason}.", hint=OTHER_WAYS)

@@ -17,15 +17,17 @@ class Checker:
     """Judges by a function.
 
     An answer that did not end within its token limit counts as not fulfilled, and the function does not see it: what
-    it would have become is not known. Where the function raises, the verdict failed.
+    it would have become is not known. A function that takes whether the answer ended is asked all the same. Where the
+    function raises, the verdict failed.
 
     Args:
-        function: of the answer's text, or of (the prompt's messages, the answer's text); parameters with a default do
-            not count. It returns whether the preference is fulfilled, or a number from 0 (not at all) to 1.
+        function: of the answer's text, of (the prompt's messages, the answer's text), or of these two and whether the
+            answer ended; parameters with a default do not count. It returns whether the preference is fulfilled, or a
+            number from 0 (not at all) to 1.
         label: names the function in the judge's name; default its own name.
 
     Raises:
-        ConfigError: the function takes neither one nor two arguments.
+        ConfigError: the function takes none, or more than three arguments.
     """
 
     kind = "checker"
@@ -36,7 +38,7 @@ class Checker:
         self.function = function
         self.label = label or str(getattr(function, "__name__", function))
         self.name = f"checker:{self.label}"
-        self._takes_prompt = _count_arguments(function, self.label) == 2
+        self._arguments = _count_arguments(function, self.label)
 
     def judge(
         self,
@@ -52,10 +54,13 @@ class Checker:
         return [self._check(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True)]
 
     def _check(self, prompt: list[dict[str, str]], answer: Answer) -> Verdict:
-        if not answer.finished:
+        if not answer.finished and self._arguments < 3:
             return Verdict(0.0, "did not end within its token limit")
         try:
-            found = self.function(prompt, answer.text) if self._takes_prompt else self.function(answer.text)
+            given = (
+                (answer.text,) if self._arguments == 1 else (prompt, answer.text, answer.finished)[: self._arguments]
+            )
+            found = self.function(*given)
         except Exception as error:  # a program of the user's: it may raise whatever it likes
             return Verdict(None, f"{type(error).__name__}: {error}")
         # numpy's truth value is no bool, and says so by its name only.
@@ -76,9 +81,9 @@ def _count_arguments(function: Callable[..., Any], label: str) -> int:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"the checker {label} has no signature that can be read: {error}") from error
     needed = [p for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    if len(needed) not in (1, 2) or any(p.kind is p.KEYWORD_ONLY for p in needed):
+    if len(needed) not in (1, 2, 3) or any(p.kind is p.KEYWORD_ONLY for p in needed):
         raise ConfigError(
             f"the checker {label} takes ({', '.join(str(p) for p in parameters)}).",
-            hint="a checker is a function of (answer) or of (prompt, answer)",
+            hint="a checker is a function of (answer), (prompt, answer) or (prompt, answer, finished)",
         )
     return len(needed)

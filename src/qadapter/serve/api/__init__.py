@@ -3,8 +3,10 @@
 body         bodies as JSON
 schema       what bodies may hold
 service      from a body's fields to a request for the engine
-answering    from the engine's thread to the event loop
+handover     from the engine's thread to the event loop
+answering    the requests of one body, and what the engine says about them
 collected    whole answers; events: streamed ones
+answer       what the answers of both routes have in common
 chat         POST /v1/chat/completions
 completions  POST /v1/completions
 info         GET /v1/models, /health, /metrics

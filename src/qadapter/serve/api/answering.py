@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from fastapi import Request as HttpRequest
 
-from ..engine import Delta, Engine, Event, Failed, RefusedError, Request
+from ..engine import Delta, Event, Failed, RefusedError, Request
 from .errors import ApiError, ClientGoneError
+from .service import Service
 
 Result = TypeVar("Result")
 
@@ -20,27 +21,26 @@ class Answering:
     """Requests that are being answered. Whoever leaves its `with` block before they have ended cancels them.
 
     Args:
-        engine: it answers.
+        service: its engine answers, its handover brings what it says.
         requests: their `emit` is replaced.
 
     Raises:
         ApiError: 429 where the queue is full, 503 while shutting down.
     """
 
-    def __init__(self, engine: Engine, requests: Sequence[Request]) -> None:
-        self._engine = engine
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, service: Service, requests: Sequence[Request]) -> None:
+        self._engine, self._handover = service.engine, service.handover
         self._events: asyncio.Queue[tuple[int, Event]] = asyncio.Queue()
         self._requests = [replace(request, emit=self._listener(i)) for i, request in enumerate(requests)]
         self._left = {i: request.choices for i, request in enumerate(requests)}
         try:
-            engine.submit(self._requests)
+            self._engine.submit(self._requests)
         except RefusedError as error:
             raise refusal(error) from error
 
     def _listener(self, number: int) -> Any:
         def emit(event: Event) -> None:
-            self._loop.call_soon_threadsafe(self._events.put_nowait, (number, event))
+            self._handover.put(self._events.put_nowait, (number, event))
 
         return emit
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from .chat import chat_router
 from .completions import completions_router
 from .errors import install_error_handlers
 from .gate import Gate, GateRules
+from .handover import Handover
 from .info import info_router
 from .page import install_page
 from .playground import playground_router
@@ -32,6 +34,7 @@ def create_app(service: Service, rules: GateRules | None = None, cors_origins: S
 
     @asynccontextmanager
     async def engine_runs(_: FastAPI) -> AsyncIterator[None]:
+        service.handover = Handover(asyncio.get_running_loop())
         service.engine.start()
         yield
         service.engine.close()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator
 
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -12,7 +11,16 @@ from starlette.types import Receive, Scope, Send
 from .answering import Answering
 from .errors import ApiError
 
-DONE = "data: [DONE]\n\n"
+dump = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""A value as JSON, in as few characters as it takes."""
+
+
+def event(data: str) -> bytes:
+    """One event."""
+    return f"data: {data}\n\n".encode()
+
+
+DONE = event("[DONE]")
 
 
 class EventStream(StreamingResponse):
@@ -20,12 +28,12 @@ class EventStream(StreamingResponse):
 
     Args:
         answering: what is streamed.
-        events: the bodies of the events.
+        events: what is sent.
     """
 
-    def __init__(self, answering: Answering, events: AsyncIterator[Mapping[str, Any]]) -> None:
+    def __init__(self, answering: Answering, events: AsyncIterator[bytes]) -> None:
         super().__init__(
-            _lines(events),
+            _until_done(events),
             media_type="text/event-stream",
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
@@ -36,17 +44,12 @@ class EventStream(StreamingResponse):
             await super().__call__(scope, receive, send)
 
 
-async def _lines(events: AsyncIterator[Mapping[str, Any]]) -> AsyncIterator[str]:
+async def _until_done(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     try:
-        async for event in events:
-            yield event_line(event)
+        async for sent in events:
+            yield sent
     except ApiError as error:
         # The status has been sent; the clients raise on an event with an error.
-        yield event_line(error.body())
+        yield event(dump(error.body()))
         return
     yield DONE
-
-
-def event_line(body: Mapping[str, Any]) -> str:
-    """One event."""
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -17,6 +17,8 @@ from .errors import ApiError
 
 # What a browser may fetch before it knows the key, and what says nothing about anybody.
 _OPEN_PATHS = ("/health", "/", "/static/")
+# Of what is too large, so many times the largest body is read.
+_BODIES_THROWN_AWAY = 8
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,13 @@ class Gate:
                 self.counted.add(1, str(message["status"]))
             await send(message)
 
+        refused = self._refusal(scope)
         try:
-            self._check_headers(scope)
+            if refused is not None and any(name == b"expect" for name, _ in scope["headers"]):
+                raise refused  # its client waits for leave before it sends the body
             body = await asyncio.wait_for(self._read(receive), self.rules.body_seconds)
+            if refused is not None:
+                raise refused
         except ApiError as error:
             await error.response()(scope, receive, counting)
             return
@@ -66,17 +72,18 @@ class Gate:
             late = ApiError(
                 408, f"the body did not arrive within {self.rules.body_seconds:g} seconds.", code="slow_body"
             )
-            await late.response()(scope, receive, counting)
+            await (refused or late).response()(scope, receive, counting)
             return
         if body is not None:
             await self.app(scope, _first(body, receive), counting)
 
-    def _check_headers(self, scope: Scope) -> None:
+    def _refusal(self, scope: Scope) -> ApiError | None:
+        """Why the headers do not let a request in; None where they do."""
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get(b"host", "")
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if self.rules.hosts is not None and name not in self.rules.hosts:
-            raise ApiError(
+            return ApiError(
                 403, f"this server answers to {', '.join(sorted(self.rules.hosts))}, not to {host!r}.", code="host"
             )
         path = scope["path"]
@@ -84,23 +91,31 @@ class Gate:
         if self.rules.api_key is not None and not is_open:
             sent = headers.get(b"authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(sent.encode(), self.rules.api_key.encode()):
-                raise ApiError(401, "send the server's key as Authorization: Bearer KEY.", code="invalid_api_key")
+                return ApiError(401, "send the server's key as Authorization: Bearer KEY.", code="invalid_api_key")
         length = headers.get(b"content-length", "0")
         if length.isdigit() and int(length) > self.rules.max_body:
-            raise self._too_large()
+            return self._too_large()
+        return None
 
     async def _read(self, receive: Receive) -> bytes | None:
-        """The body; None where the client hung up meanwhile."""
-        body = bytearray()
+        """The body; None where the client hung up meanwhile.
+
+        What is too large is read to its end and thrown away: a connection that is closed while its client still sends
+        is reset, and the reset can overtake the answer. What is far too large is cut off all the same.
+        """
+        body, size = bytearray(), 0
         while True:
             message = await receive()
             if message["type"] == "http.disconnect":
                 return None
-            body += message.get("body", b"")
-            if len(body) > self.rules.max_body:
-                raise self._too_large()
-            if not message.get("more_body", False):
-                return bytes(body)
+            piece = message.get("body", b"")
+            size += len(piece)
+            body = body + piece if size <= self.rules.max_body else bytearray()
+            if not message.get("more_body", False) or size > _BODIES_THROWN_AWAY * self.rules.max_body:
+                break
+        if size > self.rules.max_body:
+            raise self._too_large()
+        return bytes(body)
 
     def _too_large(self) -> ApiError:
         return ApiError(413, f"a body may have {self.rules.max_body} bytes; this one has more.", code="body_too_large")

@@ -88,7 +88,7 @@ async def _answer(
     max_tokens = service.room(prompt_ids, body.max_tokens, _DEFAULT_MAX_TOKENS, "messages")
     fields = GenerationFields(**body.model_dump(include=set(PolicyFields.model_fields)), temperature=0.0)
     request = service.request(fields, prompt_ids, max_tokens, top_logprobs=0)
-    (answer,) = await collect(Answering(service.engine, [request]), choices=1)
+    (answer,) = await collect(Answering(service, [request]), choices=1)
     return [report.token for report in answer.tokens], answer.finish
 
 

@@ -7,22 +7,19 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jinja2 import TemplateError
 
-from ... import __version__
 from ...data import encode_prompt
 from ...errors import ConfigError, DataError
 from ..adapters import ServedModel, ServedPolicy
 from ..engine import Engine, Event, Policy, Request, Sampling
 from .errors import ApiError, did_you_mean
+from .handover import Handover
 from .schema import GenerationFields, Message, PolicyFields
 from .token_texts import TokenTexts
 
 logger = logging.getLogger(__name__)
-
-FINGERPRINT = f"qadapter-{__version__}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +55,8 @@ class Service:
         self.tokenizer = served.tokenizer
         self.texts = TokenTexts(served.tokenizer)
         self.started = int(time.time())
+        self.handover: Handover
+        """From the engine's thread to the loop that the application runs in; there once the application is."""
 
     def served_policy(self, name: str) -> ServedPolicy:
         """The adapter or base of a name.
@@ -187,12 +186,3 @@ class Service:
 
 def _nobody_listens(event: Event) -> None:
     raise AssertionError(f"a request was submitted without a listener, and answered {event}")
-
-
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, Any]:
-    """The counts that end an answer."""
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }

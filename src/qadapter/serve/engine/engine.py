@@ -3,8 +3,8 @@
 Each turn of the loop
 
     1. lets go of requests that were cancelled or are late,
-    2. reads prompts, at most `prefill_chunk` tokens: a request is admitted when its choices have free slots, and its
-       first token comes with the turn that reads the end of its prompt,
+    2. makes one pass over prompts, at most `prefill_chunk` tokens, several short ones together: a request is admitted
+       when its choices have free slots, and its first token comes with the turn that reads the end of its prompt,
     3. makes one decode step over all slots.
 
 It knows nothing of HTTP. Everything of the model happens in its thread.
@@ -49,7 +49,7 @@ class EngineLimits:
     max_queue: int = 64
     """Most requests that wait for a slot."""
     prefill_chunk: int = 256
-    """Most prompt tokens that are read between two decode steps."""
+    """Most prompt tokens that are read between two decode steps, several prompts counted as long as the longest."""
 
 
 @dataclass
@@ -210,39 +210,38 @@ class Engine:
             call()
 
     def _read_prompts(self) -> None:
-        budget = self.limits.prefill_chunk
-        while budget > 0:
-            if self._prefill is None and not self._admit():
-                return
-            prefill = self._prefill
-            assert prefill is not None
-            tokens = min(budget, prefill.left)
-            logits = prefill.advance(tokens)
-            budget -= tokens
-            self.metrics.prompt_tokens.add(tokens)
-            if logits is not None:
-                self._prefill = None
-                self._begin_answers(prefill, logits)
+        if self._prefill is None:
+            self._admit()
+        if (prefill := self._prefill) is None:
+            return
+        columns = min(self.limits.prefill_chunk, prefill.left)
+        self.metrics.prompt_tokens.add(prefill.tokens(columns))
+        logits = prefill.advance(columns)
+        if logits is not None:
+            self._prefill = None
+            self._begin_answers(prefill, logits)
 
-    def _admit(self) -> bool:
-        with self.scheduler.changed:  # at no moment is it neither waiting nor running
-            request = self.scheduler.next(self.limits.max_batch - len(self.slots.choices))
-            if request is None:
-                return False
-            self._running[request] = _Running(time.monotonic(), self._steps, request.choices)
-        self._prefill = Prefill(self.model, request, self.layers)
-        return True
+    def _admit(self) -> None:
+        with self.scheduler.changed:  # at no moment is one neither waiting nor running
+            free = self.limits.max_batch - len(self.slots.choices)
+            requests = self.scheduler.next(free, self.limits.prefill_chunk)
+            for request in requests:
+                self._running[request] = _Running(time.monotonic(), self._steps, request.choices)
+        if requests:
+            self._prefill = Prefill(self.model, requests, self.layers)
 
     def _begin_answers(self, prefill: Prefill, logits: Tensor) -> None:
-        request = prefill.request
-        choices = [Choice(request, number, self.tokenizer, self.stop_ids) for number in range(request.choices)]
-        running = self._running[request]
-        self.metrics.first_token_steps.observe(self._steps - running.step)
-        self.metrics.first_token_seconds.observe(time.monotonic() - running.admitted)
-        deltas = self._take(choices, logits.expand(len(choices), -1))
+        choices, of_prompt = [], []
+        for number, request in enumerate(prefill.requests):
+            running = self._running[request]
+            self.metrics.first_token_steps.observe(self._steps - running.step)
+            self.metrics.first_token_seconds.observe(time.monotonic() - running.admitted)
+            choices += [Choice(request, choice, self.tokenizer, self.stop_ids) for choice in range(request.choices)]
+            of_prompt += [number] * request.choices
+        deltas = self._take(choices, logits[of_prompt])
         for choice, delta in zip(choices, deltas, strict=True):
             if delta.finish is None:
-                self.slots.join(choice, prefill.cache)
+                self.slots.join(choice, prefill.cache, list(prefill.rows[choice.request].values()))
         self._say(choices, deltas)
 
     def _decode(self) -> None:
@@ -292,7 +291,8 @@ class Engine:
 
     def _forget(self, requests: Sequence[Request]) -> None:
         gone = set(requests)
-        if self._prefill is not None and self._prefill.request in gone:
+        # Several prompts are never between two passes: they are read in one.
+        if self._prefill is not None and gone.issuperset(self._prefill.requests):
             self._prefill = None
         for choice in [choice for choice in self.slots.choices if choice.request in gone]:
             self.slots.leave(choice)

@@ -11,6 +11,7 @@ What a row holds is one run of memory per layer, so that moving a row is one cop
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -24,7 +25,7 @@ _ROWS, _POSITIONS = 4, 128
 class KVRows(Cache):
     """A cache of transformers over rows of different lengths.
 
-    A pass of the model writes as many tokens to every row as `begin` was told, behind what the row holds.
+    A pass of the model writes the tokens that `begin` was told of behind what each row holds.
 
     Args:
         layers: attention layers of the model.
@@ -37,23 +38,29 @@ class KVRows(Cache):
         self.room = (0, 0)
         """Rows and positions that memory is reserved for."""
         self.write_at = torch.empty(0, dtype=torch.long)
-        """[rows · queries]: where the running pass writes, counted over all rows' positions."""
+        """[rows · columns]: where the running pass writes, counted over all rows' positions."""
         self.positions = 0
-        """Positions that the running pass reads: the longest row with its new tokens."""
+        """Positions that the running pass reads: up to the last column of the longest row."""
 
-    def begin(self, queries: int, device: torch.device) -> Tensor:
-        """Get ready for a pass over `queries` new tokens in every row.
+    def begin(self, new: Sequence[int], device: torch.device) -> Tensor:
+        """Get ready for a pass over new tokens, the same number of columns in every row.
+
+        Args:
+            new: how many of the columns are tokens, per row. What the others write lies behind the row's end, where
+                nobody looks and the row's next tokens come to lie.
+            device: of the model.
 
         Returns:
-            [rows, queries] position of each new token in its sequence.
+            [rows, columns] position of each new token in its sequence.
         """
-        self.positions = max(self.lengths) + queries
+        columns = max(new)
+        self.positions = max(self.lengths) + columns
         self.reserve(len(self.lengths), self.positions)
         lengths = torch.tensor(self.lengths, device=device)
-        at = lengths[:, None] + torch.arange(queries, device=device)
+        at = lengths[:, None] + torch.arange(columns, device=device)
         first = torch.arange(len(self.lengths), device=device) * self.room[1]
         self.write_at = (first[:, None] + at).flatten()
-        self.lengths = [length + queries for length in self.lengths]
+        self.lengths = [length + tokens for length, tokens in zip(self.lengths, new, strict=True)]
         return at
 
     def reserve(self, rows: int, positions: int) -> None:

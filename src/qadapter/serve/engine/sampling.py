@@ -17,7 +17,7 @@ _FIRST_LOOK = 256
 
 
 class Sampler:
-    """Draws the tokens of one answer. The draws depend on the seed and the answer's number, not on the batch.
+    """How the tokens of one answer are drawn. The draws depend on the seed and the answer's number, not on the batch.
 
     Args:
         sampling: temperature, top_p and seed.
@@ -29,31 +29,43 @@ class Sampler:
         self.greedy = sampling.temperature < _GREEDY
         self.random = random.Random() if sampling.seed is None else random.Random(f"{sampling.seed}/{choice}")
 
-    def draw(self, logits: Tensor) -> int:
-        """A token by inversion of the distribution function: one random number per token.
-
-        Args:
-            logits: [vocabulary], float32.
-        """
-        probabilities = (logits.double() / self.sampling.temperature).softmax(dim=-1)
-        tokens = None
-        if self.sampling.top_p < 1.0:
-            probabilities, tokens = nucleus(probabilities, self.sampling.top_p)
-        cumulative = probabilities.cumsum(dim=-1)
-        at = int(torch.searchsorted(cumulative, self.random.random() * cumulative[-1], right=True))
-        at = min(at, len(cumulative) - 1)  # where rounding lets the last step reach the sum
-        return at if tokens is None else int(tokens[at])
-
 
 def choose(logits: Tensor, samplers: Sequence[Sampler]) -> list[int]:
-    """The next token of each row.
+    """The next token of each row. A row's token does not depend on the other rows.
 
     Args:
         logits: [rows, vocabulary], float32.
         samplers: one per row.
     """
-    greedy = logits.argmax(dim=-1).tolist()
-    return [greedy[row] if sampler.greedy else sampler.draw(logits[row]) for row, sampler in enumerate(samplers)]
+    drawn = [row for row, sampler in enumerate(samplers) if not sampler.greedy]
+    tokens = [0] * len(samplers) if len(drawn) == len(samplers) else logits.argmax(dim=-1).tolist()
+    if drawn:
+        # The rows together: one after the other, eight of them took a fortieth of a step.
+        for row, token in zip(drawn, _draw(logits[drawn], [samplers[row] for row in drawn]), strict=True):
+            tokens[row] = token
+    return tokens
+
+
+def _draw(logits: Tensor, samplers: Sequence[Sampler]) -> list[int]:
+    """Tokens by inversion of the distribution function: one random number per token."""
+    temperatures = logits.new_tensor([sampler.sampling.temperature for sampler in samplers], dtype=torch.float64)
+    probabilities = (logits.double() / temperatures[:, None]).softmax(dim=-1)
+    numbers = [sampler.random.random() for sampler in samplers]
+    tokens = _invert(probabilities, probabilities.new_tensor(numbers))
+    for row, (sampler, number) in enumerate(zip(samplers, numbers, strict=True)):
+        if sampler.sampling.top_p < 1.0:
+            likeliest, of_rank = nucleus(probabilities[row], sampler.sampling.top_p)
+            (rank,) = _invert(likeliest[None], probabilities.new_tensor([number]))
+            tokens[row] = int(of_rank[rank])
+    return tokens
+
+
+def _invert(probabilities: Tensor, numbers: Tensor) -> list[int]:
+    """The entry of each row at which the row's sum, [rows, entries], passes the share `numbers` [rows] of the whole."""
+    cumulative = probabilities.cumsum(dim=-1)
+    at = torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)
+    # The last entry, where rounding lets the share be the whole.
+    return at.flatten().clamp_(max=cumulative.shape[-1] - 1).tolist()
 
 
 def nucleus(probabilities: Tensor, top_p: float) -> tuple[Tensor, Tensor]:

@@ -59,12 +59,24 @@ class Scheduler:
             self._waiting.extend(requests)
             self.changed.notify_all()
 
-    def next(self, free: int) -> Request | None:
-        """The request that has waited longest, where all its choices fit into `free` slots; else None."""
+    def next(self, free: int, columns: int) -> list[Request]:
+        """The requests that have waited longest and can be begun together; none where there is no room for the first.
+
+        Args:
+            free: slots for their choices.
+            columns: most prompt tokens to read, each prompt counted as long as the longest of them; a single one may
+                be longer.
+        """
+        taken: list[Request] = []
+        longest = 0
         with self.changed:
-            if self._waiting and self._waiting[0].choices <= free:
-                return self._waiting.popleft()
-            return None
+            while self._waiting and (request := self._waiting[0]).choices <= free:
+                longest = max(longest, len(request.prompt_ids))
+                if taken and longest * (len(taken) + 1) > columns:
+                    break
+                taken.append(self._waiting.popleft())
+                free -= request.choices
+        return taken
 
     def cancel(self, request: Request) -> None:
         """Mark a request as not wanted any more, wherever it is."""

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from ...model.lora import AdapterRows
 from .choice import Choice
 from .kv_rows import KVRows
+from .request import Policy
 
 
 class Slots:
@@ -31,22 +32,23 @@ class Slots:
         # The base's rows under None, last.
         self._parts: dict[str | None, list[Choice]] = {name: [] for name in [*adapters, None]}
 
-    def join(self, choice: Choice, prefilled: KVRows) -> None:
+    def join(self, choice: Choice, prefilled: KVRows, rows: Sequence[int]) -> None:
         """Give a choice its rows.
 
         Args:
             choice: it is not here yet.
-            prefilled: the prompt's keys and values, one row per part, in the order of `parts_of`.
+            prefilled: keys and values of its prompt.
+            rows: where they lie there, one row per part, in the order of `parts_of`.
         """
         self.choices.append(choice)
-        for row, part in enumerate(parts_of(choice)):
+        for row, part in zip(rows, parts_of(choice.policy), strict=True):
             self._insert(part, choice)
             self.cache.copy_row(prefilled, row, to=self._row(part, choice))
 
     def leave(self, choice: Choice) -> None:
         """Take a choice's rows away."""
         self.choices.remove(choice)
-        for part in parts_of(choice):
+        for part in parts_of(choice.policy):
             self._remove(part, choice)
 
     def routing(self) -> tuple[AdapterRows, ...]:
@@ -61,7 +63,7 @@ class Slots:
     def rows_of(self, choice: Choice) -> tuple[int | None, int | None]:
         """The rows of a choice under its adapter and under the base."""
         adapter, base = choice.policy.adapter, None
-        parts = parts_of(choice)
+        parts = parts_of(choice.policy)
         return (
             self._row(adapter, choice) if adapter in parts else None,
             self._row(base, choice) if base in parts else None,
@@ -118,7 +120,7 @@ class Slots:
             self.cache.copy_row(self.cache, last, to=hole)
 
 
-def parts_of(choice: Choice) -> list[str | None]:
-    """The parts that a choice has a row in: its adapter's, and None for the base's."""
-    adapter, mixture = choice.policy
+def parts_of(policy: Policy) -> list[str | None]:
+    """The parts that an answer of a policy has a row in: its adapter's, and None for the base's."""
+    adapter, mixture = policy
     return [*([adapter] if mixture.adapter else []), *([None] if mixture.base else [])]

@@ -17,19 +17,21 @@ from .masks import attention_masks
 def hidden_states(
     model: QAdapterForCausalLM, cache: KVRows, tokens: Sequence[Sequence[int]], routing: tuple[AdapterRows, ...]
 ) -> Tensor:
-    """Read new tokens, the same number in every row of the cache.
+    """Read new tokens.
 
     Args:
         model: the base with its adapters.
         cache: grows by the tokens.
-        tokens: [rows][queries] token ids.
+        tokens: [rows][...] token ids, at least one for each row of the cache.
         routing: which rows get which adapter; the others are the base policy's.
 
     Returns:
-        [rows, queries, hidden] final hidden states.
+        [rows, columns, hidden] final hidden states; columns are the most tokens of a row, and a row with fewer has
+        something else behind them.
     """
-    ids = torch.tensor(tokens, device=model.device)
-    at = cache.begin(ids.shape[1], ids.device)
+    new = [len(of_row) for of_row in tokens]
+    ids = torch.tensor([[*of_row, *[0] * (max(new) - len(of_row))] for of_row in tokens], device=model.device)
+    at = cache.begin(new, ids.device)
     with model.row_router.route(routing):
         output = model.base.base_model(
             input_ids=ids,

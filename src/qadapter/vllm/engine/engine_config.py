@@ -61,6 +61,11 @@ def refused(vllm_config: VllmConfig) -> tuple[str, str] | None:
             "pipeline parallelism is not served: the mixture needs both policies' final states in one process.",
             "use --tensor-parallel-size or --data-parallel-size",
         )
+    if vllm_config.parallel_config.use_ubatching:
+        return (
+            "micro-batches are not served: a half batch would read the dials of the other half's requests.",
+            "start it without --enable-dbo",
+        )
     if vllm_config.model_config.quantization is not None:
         return (
             f"quantization ({vllm_config.model_config.quantization}) is not served: the low-rank products were written "

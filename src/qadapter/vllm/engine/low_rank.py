@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ class LowRankLinearMethod(UnquantizedLinearMethod):
     products add up as the parts of the base's product do.
     """
 
-    def apply(self, layer: nn.Module, x: Tensor, bias: Tensor | None = None) -> Tensor:
+    def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         out = super().apply(layer, x, bias)
         half = x.shape[0] // 2
         out[:half].addmm_(x[:half] @ layer.lora_a, layer.lora_b)

@@ -7,7 +7,7 @@ backbone's forward are replaced.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,8 +62,14 @@ class PairedAttention(nn.Module):
         return torch.cat([adapter, self.base(query[half:], key[half:], value[half:])])
 
 
-class PairedRows:
+class PairedRows(nn.Module):
     """Goes before a backbone of vLLM in the bases of a class: the backbone on doubled rows."""
+
+    # Of the backbone.
+    config: Any
+    layers: Any
+    norm: Any
+    embed_input_ids: Any
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)
@@ -131,14 +137,14 @@ class TwoPolicyModel(nn.Module):
         ArtifactError: the folder is no complete export.
     """
 
-    backbone: ClassVar[type[nn.Module]]
+    backbone: ClassVar[type[PairedRows]]
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         super().__init__()
         model_config = vllm_config.model_config
         self.config = model_config.hf_config
         self.policy: ServedPolicy = served_policy(getattr(self.config, SECTION, None))
-        self.model = self.backbone(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
+        self.model: Any = self.backbone(vllm_config=vllm_config, prefix=maybe_prefix(prefix, "model"))
         self.lm_head = ParallelLMHead(
             self.config.vocab_size, self.config.hidden_size, prefix=maybe_prefix(prefix, "lm_head")
         )

@@ -1,0 +1,108 @@
+"""Checkpoints that do not depend on how many processes wrote them, or under which engine.
+
+checkpoint-N/             an artifact: the adapter, its constants, the tokenizer
+checkpoint-N/optimizer.pt, scheduler.pt, rng_state*.pth, trainer_state.json    as the Trainer has them
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..errors import ArtifactError, ConfigError
+from ..model import QAdapterForCausalLM
+from ..model.artifact import ADAPTER_FOLDER, read_config
+from .fitting import FittingTrainer
+from .sharding import load_adapter, load_optimizer, whole_adapter, whole_optimizer
+
+OPTIMIZER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
+
+
+class CheckpointingTrainer(FittingTrainer):
+    """Saves the adapter and the state of its optimizer whole; what is frozen is in no checkpoint."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the artifact. All processes must call this; the main process writes."""
+        model: QAdapterForCausalLM = self.accelerator.unwrap_model(self.model)
+        adapter = whole_adapter(model)
+        if self.args.should_save:
+            folder = output_dir or self.args.output_dir
+            model.save_pretrained(folder, tokenizer=self.processing_class, state_dict=adapter)
+        if self.args.push_to_hub and not _internal_call:
+            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self.is_deepspeed_enabled:
+            self.model_wrapped.save_checkpoint(output_dir, exclude_frozen_parameters=True)
+        else:
+            optimizer = whole_optimizer(self.optimizer)
+            if self.args.should_save:
+                torch.save(optimizer, Path(output_dir) / OPTIMIZER_FILE)
+        if self.args.should_save:
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
+
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None
+    ) -> tuple[nn.Module, DataLoader]:
+        if resume_from_checkpoint is not None and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            # The Trainer would look for its own kind of checkpoint, after the model was sharded.
+            self._load_from_checkpoint(resume_from_checkpoint)
+        prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+        if resume_from_checkpoint is not None:
+            self._load_optimizer_and_scheduler(resume_from_checkpoint)
+            self._load_scaler(resume_from_checkpoint)
+        return prepared
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        target: QAdapterForCausalLM = self.accelerator.unwrap_model(model or self.model)
+        saved = read_config(resume_from_checkpoint)["constants"]
+        if saved != vars(target.constants):
+            raise ConfigError(
+                f"{resume_from_checkpoint} was trained with other constants: {saved}, now {vars(target.constants)}.",
+                hint="resume with the saved constants, or start a new output_dir",
+            )
+        folder = Path(resume_from_checkpoint) / ADAPTER_FOLDER
+        config = PeftConfig.from_pretrained(str(folder))
+        mine = target.peft_model.active_peft_config
+        if (config.r, set(config.target_modules)) != (mine.r, set(mine.target_modules)):
+            raise ArtifactError(f"{folder} holds another LoRA: r={config.r}, modules {sorted(config.target_modules)}.")
+        load_adapter(target, load_file(folder / "adapter_model.safetensors"))
+
+    def _load_best_model(self) -> None:
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        assert checkpoint is not None
+        if self.is_deepspeed_enabled:
+            self._load_zero_states(checkpoint)
+        else:
+            load_optimizer(self.optimizer, _load(Path(checkpoint) / OPTIMIZER_FILE))
+        self.lr_scheduler.load_state_dict(_load(Path(checkpoint) / SCHEDULER_FILE))
+
+    def _load_zero_states(self, checkpoint: str) -> None:
+        try:
+            found, _ = self.model_wrapped.load_checkpoint(
+                checkpoint, load_module_strict=False, load_lr_scheduler_states=False
+            )
+        except Exception as error:  # of classes that only DeepSpeed knows
+            raise ConfigError(
+                f"DeepSpeed cannot go on from {checkpoint}: {error}",
+                hint="resume with as many processes and the ZeRO stage that wrote it; DDP and FSDP2 do not need that",
+            ) from error
+        if found is None:
+            raise ConfigError(
+                f"{checkpoint} was not written by DeepSpeed.",
+                hint="resume with recipes/accelerate/ddp.yaml or fsdp2.yaml",
+            )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist: the checkpoint is incomplete.", hint="resume from an earlier one")
+    return torch.load(path, map_location="cpu", weights_only=True)
