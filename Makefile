@@ -1,7 +1,7 @@
 # Targets for a bare machine with Python >= 3.11; everything goes into .venv of this checkout.
 #   make setup      the environment            make demo    the whole method on a small real model
 #   make test       lint, types, tests         make test-all   with the tests on the real model
-#   make test-vllm  the vLLM plug-in against a CPU build of vLLM, in an environment of its own (3.4 GB)
+#   make test-vllm  the vLLM plug-in against a CPU build of vLLM, in an environment of its own (3.7 GB)
 #   make bench PAIRS=FILE   speed and memory against TRL, the plain base and others (benchmarks/README.md)
 SHELL := /bin/bash
 PYTHON ?= python3
