@@ -1,13 +1,17 @@
 # Targets for a bare machine with Python >= 3.11; everything goes into .venv of this checkout.
 #   make setup      the environment            make demo    the whole method on a small real model
 #   make test       lint, types, tests         make test-all   with the tests on the real model
+#   make test-vllm  the vLLM plug-in against a CPU build of vLLM, in an environment of its own (3.7 GB)
 #   make bench PAIRS=FILE   speed and memory against TRL, the plain base and others (benchmarks/README.md)
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: setup demo bench test test-all lint types format clean
+VLLM := .venv-vllm/bin
+VLLM_STAMP := .venv-vllm/.installed
+
+.PHONY: setup demo bench test test-all test-vllm lint types format clean
 
 setup: $(STAMP)
 
@@ -42,9 +46,20 @@ test: lint types
 test-all: lint types
 	QADAPTER_REAL_MODEL=1 $(BIN)/python -m pytest
 
+# vLLM asks for an older transformers than the rest is developed with: an environment of its own, every package pinned.
+$(VLLM_STAMP): pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv .venv-vllm
+	$(VLLM)/python -m pip install --quiet --upgrade pip
+	$(VLLM)/python -m pip install --quiet --no-deps -r constraints-vllm.txt
+	$(VLLM)/python -m pip install --quiet --no-deps -e .
+	@touch $(VLLM_STAMP)
+
+test-vllm: $(VLLM_STAMP)
+	$(VLLM)/python -m pytest tests/vllm
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv runs dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-vllm runs dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -22,6 +22,7 @@ LAYERS = [
     "baselines",
     "evaluate",
     "compare",
+    "vllm",
     "export",
     "demo",
     "serve",
@@ -32,8 +33,8 @@ OPTIONAL = {
     *("tensorboard", "deepspeed"),
 }
 MODULES = sorted(ROOT.rglob("*.py"))
-# A package that is nothing without its extra: it is imported lazily as a whole.
-EXTRA = ROOT / "serve" / "api"
+# Packages that are nothing without their extra: each is imported lazily as a whole.
+EXTRAS = (ROOT / "serve" / "api", ROOT / "vllm" / "engine")
 
 
 def imports(path: Path) -> list[tuple[str, bool]]:
@@ -49,6 +50,10 @@ def imports(path: Path) -> list[tuple[str, bool]]:
             parents = package[: len(package) - node.level + 1] if node.level else []
             found.append((".".join([*parents, *([node.module] if node.module else [])]), top))
     return found
+
+
+def needs_extra(path: Path) -> bool:
+    return any(extra in path.parents for extra in EXTRAS)
 
 
 def layer(parts: tuple[str, ...]) -> str | None:
@@ -81,16 +86,17 @@ def test_core_knows_torch_alone() -> None:
 def test_optional_packages_are_imported_lazily() -> None:
     for path in MODULES:
         for name, top in imports(path):
-            lazy = not top or EXTRA in path.parents
+            lazy = not top or needs_extra(path)
             assert lazy or name.split(".")[0] not in OPTIONAL, f"{path.name} imports {name} at its top"
-            assert lazy or not name.startswith("qadapter.serve.api"), f"{path.name} imports {name} at its top"
+            whole = name.startswith(("qadapter.serve.api", "qadapter.vllm.engine"))
+            assert lazy or not whole, f"{path.name} imports {name} at its top"
 
 
 def test_every_module_imports_with_required_dependencies_only() -> None:
     names = [
         "qadapter." + ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         for path in MODULES
-        if path.name != "__main__.py" and path != ROOT / "__init__.py" and EXTRA not in path.parents
+        if path.name != "__main__.py" and path != ROOT / "__init__.py" and not needs_extra(path)
     ]
     code = (
         "import sys, importlib\n"

@@ -15,6 +15,7 @@ merged        the LoRA folded into the base's weights
 distilled     a plain LoRA trained to match the mixed policy
 student       the model that is trained for it
 gguf          the plain LoRA or the merged model for llama.cpp, by its own converter
+vllm          a folder that vLLM serves with both policies
 hub           the artifact itself, pushed to the hub
 
 A target is a file of this package with one function `export`, an arguments dataclass and a line in the registry. The

@@ -69,6 +69,18 @@ class GgufArguments(PeftArguments):
 
 
 @dataclass(frozen=True)
+class VllmArguments:
+    """What a request gets that sets nothing, and where the base's weights lie. Raises `ConfigError`."""
+
+    strength: float = _meaning("the dial of a request that sets none", 1.0)
+    copy_weights: bool = _meaning("copy the base's weights into the folder instead of linking to them", False)
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.strength) and self.strength >= 0):
+            raise ConfigError(f"--strength must not be negative, got {self.strength:g}")
+
+
+@dataclass(frozen=True)
 class HubArguments:
     """What the card says, and whether anything is pushed at all."""
 

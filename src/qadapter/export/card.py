@@ -27,6 +27,7 @@ def write_card(
     what: str,
     how_to_load: str,
     distance: ExportDistance | None,
+    dial: str = "is fixed at",
     library: str | None = None,
     **facts: Any,
 ) -> None:
@@ -40,6 +41,7 @@ def write_card(
         what: the title's second half, such as "a plain LoRA".
         how_to_load: Markdown.
         distance: how far the exported policy is from the exact one; None where it is that policy.
+        dial: what the strength is to the dial of the exported policy.
         library: the hub's name of the library that loads it.
         **facts: more entries of the record, or other values for those it has.
     """
@@ -52,7 +54,7 @@ def write_card(
 # {source.base_name} customized with Q-Adapter: {what}
 
 Made with `qadapter export --to {target} --strength {strength:g}` from an adapter that was trained with
-[Q-Adapter](https://arxiv.org/abs/2407.03856) on preference pairs, on top of `{source.base_name}`. The dial is fixed at
+[Q-Adapter](https://arxiv.org/abs/2407.03856) on preference pairs, on top of `{source.base_name}`. The dial {dial}
 strength {strength:g} (0 is the base model, 1 what was trained). {exactness}
 
 {how_to_load}

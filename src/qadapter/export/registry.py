@@ -6,7 +6,14 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from .arguments import DistilledArguments, GgufArguments, HubArguments, MergedArguments, PeftArguments
+from .arguments import (
+    DistilledArguments,
+    GgufArguments,
+    HubArguments,
+    MergedArguments,
+    PeftArguments,
+    VllmArguments,
+)
 
 
 class Export(Protocol):
@@ -52,5 +59,6 @@ TARGETS: dict[str, Target] = {
         "distilled", "a plain LoRA trained to match the mixed policy at any strength", DistilledArguments
     ),
     "gguf": Target("gguf", "a GGUF file for llama.cpp, by llama.cpp's own converter", GgufArguments),
+    "vllm": Target("vllm", "both policies, mixed exactly, for vLLM with the extra qadapter[vllm]", VllmArguments),
     "hub": Target("hub", "the artifact and its card, pushed to the Hugging Face hub", HubArguments, loads_base=False),
 }

@@ -25,7 +25,7 @@ from ..model import QAdapterForCausalLM, QConstants
 logger = logging.getLogger(__name__)
 
 _ANSWER_TOKENS, _ANSWERED_AT_ONCE = 32, 20
-BOTH_POLICIES = "`qadapter serve` decodes with both policies"
+BOTH_POLICIES = "`qadapter serve`, or vLLM with --to vllm, decodes with both policies"
 
 
 class ExportDistance(NamedTuple):

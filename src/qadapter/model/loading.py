@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import deepspeed
@@ -122,6 +122,14 @@ def load_base_tokenizer(
         return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ConfigError(f"the tokenizer of {str(name)!r} cannot be loaded: {error}") from error
+
+
+def base_folder(name: str | Path, *, revision: str | None = None) -> Path:
+    """The folder on this machine that holds a base's config and safetensors; fetched from the hub where it is not."""
+    source, revision = _resolve(name, revision)
+    if Path(source).is_dir():
+        return Path(source)
+    return Path(snapshot_download(source, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
 
 
 def _resolve(name: str | Path, revision: str | None) -> tuple[str, str | None]:
