@@ -99,10 +99,10 @@ def test_the_small_sets_are_split_by_prompt(tmp_path: Path) -> None:
     for test in ("b", None):
         of = prepare.PreferenceSet("a", test, train_pairs=10, heldout_pairs=8)
         parts = prepare.parts_of(of, tmp_path, lambda pair: pair["chosen"][0]["content"] != "good 7")
-        left = 100 - 18 if test else 60 - 18
+        left = (100 if test else 60) - 10 - 2 * 8  # one pair of each held-out prompt; its other is nobody's
         assert {name: len(part) for name, part in parts.items()} == {"train": 10, "heldout": 8, "judge_pairs": left}
         prompts = [{row["prompt"][0]["content"] for row in part} for part in parts.values()]
-        assert sum(map(len, prompts)) == len(set.union(*prompts)) == (18 + left) // 2
+        assert sum(map(len, prompts)) == len(set.union(*prompts)) == 5 + 8 + left // 2
         assert "question 3" in prompts[2], "what does not fit is left to the judge"
         if test:
             assert all(int(prompt.split()[1]) >= 30 for prompt in prompts[1])

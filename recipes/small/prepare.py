@@ -115,7 +115,11 @@ def by_prompt(rows: Iterable[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]
 
 
 def take(
-    groups: dict[str, list[dict[str, Any]]], count: int, fits: Callable[[dict[str, Any]], bool], *, most: int | None = None
+    groups: dict[str, list[dict[str, Any]]],
+    count: int,
+    fits: Callable[[dict[str, Any]], bool],
+    *,
+    most: int | None = None,
 ) -> list[dict[str, Any]]:
     """Remove the first prompts whose pairs fit until there are `count` pairs, or no prompt is left.
 
