@@ -66,6 +66,13 @@ def test_the_thread_that_loads_has_ended_when_the_engine_begins(trained: Path, m
     assert not thread.is_alive()
 
 
+def test_the_kernel_cache_is_bounded_unless_the_user_has_said_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for environment, bound in (({}, "128"), ({"ONEDNN_PRIMITIVE_CACHE_CAPACITY": "7"}, "7")):
+        monkeypatch.setattr(serve.os, "environ", environment)
+        serve.bound_kernel_cache()
+        assert environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == bound
+
+
 @pytest.mark.parametrize(
     ("flags", "said"),
     [

@@ -90,6 +90,7 @@ def run(args: argparse.Namespace, when_listening: Callable[[str], None] | None =
         MissingExtraError: FastAPI or uvicorn is not installed.
     """
     require_extra()
+    bound_kernel_cache()
     rules = gate_rules(args.host, args.api_key_file)
     from ..serve.api.server import listen
     from .quiet import quiet_libraries
@@ -99,6 +100,16 @@ def run(args: argparse.Namespace, when_listening: Callable[[str], None] | None =
         served = load(args)
         _serve(args, served, rules, socket, when_listening)
     return 0
+
+
+def bound_kernel_cache() -> None:
+    """Keep fewer compiled products of a CPU, before the first of them is made.
+
+    oneDNN keeps 1,024 of them, one for each shape, and requests of all lengths joining and leaving make ever new ones:
+    memory grew over thousands of requests, to twice what a small model takes. The shapes of decode steps, which
+    return, are fewer than 128.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
 
 
 def load(args: argparse.Namespace) -> ServedModel:
