@@ -37,12 +37,12 @@ def trained(line: Results) -> Results:
 
 def figures(line: Results) -> Results:
     """What study/summary.json says of a method on a set."""
-    point, start = trained(line), line["points"][0]["y"]["value"]
+    point = trained(line)
     beside, drop = line["at_reference"], point.get("tasks_drop")
     return {
         "hyperparameters": line["hyperparameters"],
-        "behaviour_gain": point["y"]["value"] - start,
-        "behaviour_gain_interval": [point["y"]["low"] - start, point["y"]["high"] - start],
+        "behaviour_gain": point["gain"]["value"],
+        "behaviour_gain_interval": [point["gain"]["low"], point["gain"]["high"]],
         "pair_accuracy": point["figures"]["preference.accuracy"],
         "kl_to_base": point["x"]["value"],
         "kl_to_base_documents": point["figures"]["retention.kl.document"],
@@ -66,7 +66,7 @@ def summary() -> Results:
         found[name] = {
             "pairs": parts[0]["facts"]["pairs per run"],
             "behaviour": parts[0]["frontier_y"]["label"],
-            "judge_accuracy": json.loads((RESULTS / f"{name}.judge.json").read_text(encoding="utf-8"))["accuracy"],
+            "judge": json.loads((RESULTS / f"{name}.judge.json").read_text(encoding="utf-8")),
             "methods": {label: figures(line) for label, line in lines.items()},
         }
     return {"made_by": "python study/summarize.py", "default": "default", "reference": "DPO", "sets": found}
@@ -110,8 +110,9 @@ def methods_part(of: Results) -> str:
                 "benchmarks, points"]  # fmt: skip
         parts += [
             f"### {NAMES[name]}",
-            f"{found['pairs']} pairs; the judge ranks {found['judge_accuracy']:.0%} of the held-out pairs as their "
-            "labels do.",
+            f"{found['pairs']} pairs. The judge ranks {found['judge']['accuracy']:.0%} of the held-out pairs as their "
+            f"labels do; to their chosen responses it gives {found['judge']['chosen']:.2f}, to the rejected "
+            f"{found['judge']['rejected']:.2f}.",
             table(head, rows),
             f"![Frontier: behaviour against forgetting on {NAMES[name]}](study/{name}.png)",
         ]

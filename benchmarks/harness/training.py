@@ -17,14 +17,17 @@ LORA = {"r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-li
 
 
 def train_qadapter(gate: Gate, *, device: str, workload: Workload, steps: int, **arguments: Any) -> None:
-    """`QAdapterTrainer` with its defaults and `arguments`, on the batches in the order that all subjects get."""
+    """`QAdapterTrainer` with its defaults and `arguments`, on the batches in the order that all subjects get.
+
+    Anchors would be rows that the other subjects do not have.
+    """
     from qadapter.train import QAdapterTrainer, QAdapterTrainingArguments
 
     model, tokenizer = load_model(workload, device), load_tokenizer(workload)
     pairs, _ = batches_of_pairs(workload, tokenizer, steps)
     with tempfile.TemporaryDirectory() as folder:
         args = QAdapterTrainingArguments(
-            max_length=None, base_cache_dir=folder, train_sampling_strategy="sequential",
+            max_length=None, anchors=0, base_cache_dir=folder, train_sampling_strategy="sequential",
             **_common(folder, workload, steps, device), **arguments,
         )  # fmt: skip
         _step_by_step(QAdapterTrainer(model, args, None, pairs, processing_class=tokenizer), gate)
