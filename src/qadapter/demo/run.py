@@ -149,9 +149,6 @@ def _training_defaults(output_dir: Path) -> dict[str, Any]:
     # The demo shows a change of behaviour at strength 1 after a hundred steps: they are larger than the default's, and
     # its anchors fewer and lighter. Without any, answers fell apart in one order of the pairs and not in another.
     return {
-        "alpha_0": 0.1,
-        "alpha_tilde": 0.1,
-        "chi2_coef": 0.3,
         "anchors": 24,
         "anchor_coef": 1.0,
         "output_dir": str(output_dir),
