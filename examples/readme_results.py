@@ -55,8 +55,9 @@ def measured() -> str:
         lines += [
             "",
             f"Speed and memory on the same pairs and batches ({result['hardware']['threads']} CPU cores, SmolLM2-135M, "
-            f"rows up to {result['config']['max_row']} tokens; anchors, which count as pairs, left out): training runs at {ours:.1f}× the pairs per second of "
-            f"TRL's DPOTrainer ({cached:.1f}× with `--cache-base`, from the second epoch on) with "
+            f"rows up to {result['config']['max_row']} tokens; anchors, which count as pairs, left out): training runs "
+            f"at {ours:.1f}× the pairs per second of TRL's DPOTrainer "
+            f"({cached:.1f}× with `--cache-base`, from the second epoch on) with "
             f"{figures['train_memory_vs_trl']:.2f}× its peak memory; a token decoded at strength 0.5 takes "
             f"{mixed:.2f}× the base's time, {folded:.2f}× after `fold()` "
             "([benchmarks](benchmarks/README.md); reproduce with `make bench`)."
@@ -76,8 +77,9 @@ def studied() -> list[str]:
         for label, one in found["methods"].items()
         if label in ("default", "DPO", "SFT")
     ]
+    pairs = max(found["pairs"] for found in sets.values())
     return [
-        f"On public preference sets, after one pass over {max(found['pairs'] for found in sets.values())} pairs, beside "
+        f"On public preference sets, after one pass over {pairs} pairs, beside "
         "DPO and SFT with the best of three learning rates each ([docs/study.md](docs/study.md) says how it was "
         "measured, and where we fall short; a dash: that behaviour is not reached):",
         "",
