@@ -55,7 +55,7 @@ $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
 	@touch $(VLLM_STAMP)
 
 test-vllm: $(VLLM_STAMP)
-	$(VLLM)/python -m pytest tests/vllm
+	$(VLLM)/python -m pytest tests/vllm_plugin
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""`--to vllm`: what lies in the folder, and what is refused. Whether vLLM serves it: tests/vllm."""
+"""`--to vllm`: what lies in the folder, and what is refused. Whether vLLM serves it: tests/vllm_plugin."""
 
 from __future__ import annotations
 

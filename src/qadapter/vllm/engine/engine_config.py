@@ -15,7 +15,7 @@ from ..served_policy import SECTION, served_policy
 logger = logging.getLogger(__name__)
 
 TESTED = ("0.32",)
-"""Releases of vLLM with which tests/vllm passes."""
+"""Releases of vLLM with which tests/vllm_plugin passes."""
 _RUNNER = "VLLM_USE_V2_MODEL_RUNNER"
 
 

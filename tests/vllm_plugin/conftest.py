@@ -1,4 +1,7 @@
-"""Tiny exported folders of every family, with heads as wide as vLLM's kernels ask for."""
+"""Tiny exported folders of every family, with heads as wide as vLLM's kernels ask for.
+
+This folder is not called `vllm`: `tests/` is on Python's path, and TRL would take it for the library.
+"""
 
 from __future__ import annotations
 
