@@ -32,8 +32,8 @@ def measured() -> str:
         *(f"| {label} | {demo[key]['before']:.1%} | {demo[key]['after']:.1%} |" for label, key in rows),
         f"| KL to the base on neutral prompts, nats per token | 0 | {demo['kl_to_base']:.3f} |",
         "",
-        "The demo trains with larger steps and lighter anchors than the default preset: it has some hundred steps to "
-        "change what the model answers. Most neutral prompts are chat requests too, and brevity shows on them; on "
+        "The demo trains with larger steps, a smaller α and lighter anchors than the default preset: it has some "
+        "hundred steps to change what the model answers. Most neutral prompts are chat requests too, and brevity shows on them; on "
         "plain documents "
         f"the KL is {demo['kl_by_kind']['document']:.3f}.",
         "",

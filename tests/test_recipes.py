@@ -104,5 +104,7 @@ def test_the_small_sets_are_split_by_prompt(tmp_path: Path) -> None:
         prompts = [{row["prompt"][0]["content"] for row in part} for part in parts.values()]
         assert sum(map(len, prompts)) == len(set.union(*prompts)) == 5 + 8 + left // 2
         assert "question 3" in prompts[2], "what does not fit is left to the judge"
+        numbers = [int(row["chosen"][0]["content"].split()[1]) for row in parts["heldout"]]
+        assert {number % 2 for number in numbers} == {0, 1}, "of a prompt's pairs any, not always the first"
         if test:
             assert all(int(prompt.split()[1]) >= 30 for prompt in prompts[1])

@@ -147,8 +147,10 @@ def shipped_pairs(name: str) -> Dataset:
 
 def _training_defaults(output_dir: Path) -> dict[str, Any]:
     # The demo shows a change of behaviour at strength 1 after some hundred steps: they are smaller batches and larger
-    # steps than the default's, and its anchors weigh less.
+    # steps than the default's, its policy may move further from the base (α), and its anchors weigh less.
     return {
+        "alpha_0": 0.07,
+        "alpha_tilde": 0.07,
         "anchors": 100,
         "anchor_coef": 1.0,
         "output_dir": str(output_dir),
@@ -158,7 +160,7 @@ def _training_defaults(output_dir: Path) -> dict[str, Any]:
         "save_strategy": "no",
         "disable_tqdm": True,
         "seed": 0,
-        "learning_rate": 1.5e-3,
+        "learning_rate": 1.25e-3,
     }
 
 

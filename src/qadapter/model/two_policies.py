@@ -28,14 +28,7 @@ logger = transformers.logging.get_logger(__name__)
 class TwoPolicies(PreTrainedModel):
     """π₀ and the policy of the adapter, on one copy of the base's weights.
 
-    Args:
-        base: a decoder-only causal LM of transformers. It is mutated: frozen, its dropout set to zero, LoRA injected.
-        constants: the constants of the method.
-        peft_config: the LoRA; None gives r=8, alpha=16 on all linear layers but the LM head.
-        peft_model: `base` already wrapped by PEFT (used when loading), instead of `peft_config`.
-
-    Raises:
-        UnsupportedModelError: a base or a LoRA for which the policies cannot be mixed exactly.
+    Built and refused as `QAdapterForCausalLM` says.
     """
 
     # What the base supports was checked when the base was built; its config is shared.
