@@ -33,8 +33,8 @@ def measured() -> str:
         f"| KL to the base on neutral prompts, nats per token | 0 | {demo['kl_to_base']:.3f} |",
         "",
         "The demo trains with larger steps, a smaller α and lighter anchors than the default preset: it has some "
-        "hundred steps to change what the model answers. Most neutral prompts are chat requests too, and brevity shows on them; on "
-        "plain documents "
+        "hundred steps to change what the model answers. Most neutral prompts are chat requests too, and brevity shows "
+        "on them; on plain documents "
         f"the KL is {demo['kl_by_kind']['document']:.3f}.",
         "",
         "Along the dial: "
