@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,21 @@ def test_ctrl_c_is_one_line_and_130(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(main_module, "_run", interrupt)
     assert main(["env"]) == 130
     assert capsys.readouterr().err == "\ninterrupted\n"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["demo", "--output-dir", str(tmp_path / "file" / "demo")]) == 2
+    assert capsys.readouterr().err.strip() == f"error: {tmp_path}/file/demo: Not a directory"
+
+
+def test_an_error_of_the_system_without_a_file_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(_words: list[str]) -> int:
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(main_module, "_run", fails)
+    with pytest.raises(ConnectionResetError):
+        main(["train"])
 
 
 def test_every_command_has_a_help_line() -> None:

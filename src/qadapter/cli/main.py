@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `qadapter`; default those of the process.
 
     Returns:
-        The exit status: 0, what the command returned, 2 for a user's error (printed with its hint, without a
-        traceback), 130 after Ctrl-C.
+        The exit status: 0, what the command returned, 2 for a user's error or a file that cannot be used (printed
+        without a traceback), 130 after Ctrl-C.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_PlainFormatter())
@@ -46,6 +46,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has gone (`| head`). Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_ERROR
+    except OSError as error:
+        # A place that cannot be written, or read, names itself; what does not (a lost connection) keeps its traceback.
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_ERROR
     finally:
         logger.removeHandler(handler)
