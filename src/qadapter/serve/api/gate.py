@@ -110,7 +110,8 @@ class Gate:
                 return None
             piece = message.get("body", b"")
             size += len(piece)
-            body = body + piece if size <= self.rules.max_body else bytearray()
+            if size <= self.rules.max_body:
+                body += piece
             if not message.get("more_body", False) or size > _BODIES_THROWN_AWAY * self.rules.max_body:
                 break
         if size > self.rules.max_body:
