@@ -38,9 +38,11 @@ def ours(**changed: Any) -> dict[str, Any]:
 
 
 DPO = ours(parametrization="residual", alpha_0=0.1, alpha_tilde=0.1, gamma=1.0, chi2_coef=0.0, anchors=0)
+BEST_DPO = {**DPO, "learning_rate": 1e-3}
+"""The learning rate that the part `methods` found best."""
 CONSTANTS: Methods = {
     "default": ours(),
-    "DPO": DPO,
+    "DPO": BEST_DPO,
     "no anchors": ours(anchors=0),
     "anchors 32": ours(anchors=32),
     "anchor_coef 1": ours(anchor_coef=1.0),
@@ -57,11 +59,11 @@ CONSTANTS: Methods = {
 }
 PARTS: dict[str, dict[str, Any]] = {
     "methods": {},
-    "constants": {"methods": CONSTANTS, "tasks": [], "text_file": None, "benchmark_strengths": [1]},
+    "constants": {"methods": CONSTANTS, "strengths": [1, 2], "tasks": [], "text_file": None},
     "noise": {
         "methods": {
             "default": {**ours(), "label_noise": [0.0, 0.1, 0.2, 0.3]},
-            "DPO": {**DPO, "learning_rate": 1e-3, "label_noise": [0.0, 0.1, 0.2, 0.3]},
+            "DPO": {**BEST_DPO, "label_noise": [0.0, 0.1, 0.2, 0.3]},
         },
         "reference": "DPO, 0% flipped",
         "seeds": [0, 1],
