@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from qadapter.compare.frontier import Point, cost_of
 from qadapter.compare.plot import frontier_png
 
 ROOT = Path(__file__).parents[1]
@@ -29,13 +30,41 @@ def load(name: str, part: str) -> Results | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
+def reference_of(results: Results) -> Results:
+    """The line that the others are compared with."""
+    (line,) = [line for line in results["lines"] if line["label"] == results["reference"]]
+    return line
+
+
 def trained(line: Results) -> Results:
     """The point of strength 1."""
     (point,) = [point for point in line["points"] if point["strength"] == 1]
     return point
 
 
-def figures(line: Results) -> Results:
+def point_of(point: Results, forgetting: str) -> Point:
+    """A point of a line, or a run, with its forgetting measured on all neutral prompts or on some; the base has 0."""
+    y = point["y"]
+    return Point(point["figures"].get(forgetting, 0.0), y if isinstance(y, float) else y["value"])
+
+
+def vs_any_dpo(line: Results, results: Results, forgetting: str) -> float | None:
+    """The KL at which the line shows a behaviour ÷ the least at which any measured DPO shows it.
+
+    Measured are the best learning rate along its dial and the others at strength 1. The behaviour is that of the best
+    DPO at strength 1, or the highest that the line reaches where that is less. None where the line gains nothing.
+    """
+    if (beside := line["at_reference"]) is None:
+        return None
+    dpo = [*reference_of(results)["points"], *(run for run in results["runs"] if run["label"] == results["reference"])]
+    ours, theirs = (
+        cost_of([point_of(point, forgetting) for point in points], beside["behaviour"])
+        for points in (line["points"], dpo)
+    )
+    return ours / theirs if ours is not None and theirs else None
+
+
+def figures(line: Results, results: Results) -> Results:
     """What study/summary.json says of a method on a set."""
     point = trained(line)
     beside, drop = line["at_reference"], point.get("tasks_drop")
@@ -51,6 +80,8 @@ def figures(line: Results) -> Results:
         "reaches_best_dpo": None if beside is None else beside["reached"],
         "kl_vs_best_dpo_at_equal_behaviour": None if beside is None else beside["ratio"],
         "kl_vs_best_dpo_dialled_at_equal_behaviour": None if beside is None else beside["ratio_dialled"],
+        "kl_vs_any_dpo_at_equal_behaviour": vs_any_dpo(line, results, "retention.kl_to_base"),
+        "kl_documents_vs_any_dpo_at_equal_behaviour": vs_any_dpo(line, results, "retention.kl.document"),
         "area_under_frontier": line["area"],
     }
 
@@ -62,12 +93,12 @@ def summary() -> Results:
         parts = [part for part in (load(name, "methods"), load(name, "others")) if part is not None]
         if not parts:
             continue
-        lines = {line["label"]: line for part in reversed(parts) for line in part["lines"]}
+        lines = {line["label"]: figures(line, part) for part in reversed(parts) for line in part["lines"]}
         found[name] = {
             "pairs": parts[0]["facts"]["pairs per run"],
             "behaviour": parts[0]["frontier_y"]["label"],
             "judge": json.loads((RESULTS / f"{name}.judge.json").read_text(encoding="utf-8")),
-            "methods": {label: figures(line) for label, line in lines.items()},
+            "methods": lines,
         }
     return {"made_by": "python study/summarize.py", "default": "default", "reference": "DPO", "sets": found}
 
@@ -101,13 +132,14 @@ def methods_part(of: Results) -> str:
                 number(one["pair_accuracy"], ".2f"),
                 number(one["kl_to_base"], ".4f"),
                 number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
-                number(one["kl_vs_best_dpo_dialled_at_equal_behaviour"], ".2f"),
+                number(one["kl_vs_any_dpo_at_equal_behaviour"], ".2f"),
+                number(one["kl_documents_vs_any_dpo_at_equal_behaviour"], ".2f"),
                 points_of(one["retention_change"], one["retention_change_interval"]),
             ]
             for label, one in found["methods"].items()
         ]
-        head = ["method", "behaviour gained", "pair accuracy", "KL to the base", "KL ÷ DPO's", "÷ DPO's dialled",
-                "benchmarks, points"]  # fmt: skip
+        head = ["method", "behaviour gained", "pair accuracy", "KL to the base", "KL ÷ DPO's", "÷ any DPO's",
+                "on documents, ÷ any DPO's", "benchmarks, points"]  # fmt: skip
         parts += [
             f"### {NAMES[name]}",
             f"{found['pairs']} pairs. The judge ranks {found['judge']['accuracy']:.0%} of the held-out pairs as their "
@@ -127,7 +159,7 @@ def constants_part() -> str:
             continue
         rows = []
         for line in results["lines"]:
-            one = figures(line)
+            one = figures(line, results)
             rows.append(
                 [
                     line["label"],
@@ -159,7 +191,7 @@ def noise_part() -> str:
                 line["label"].split(",")[0],
                 f"{line['label_noise']:.0%}",
                 number(trained(line)["figures"]["preference.accuracy"], ".3f"),
-                f"{figures(line)['behaviour_gain']:+.2f}",
+                f"{trained(line)['gain']['value']:+.2f}",
                 number(trained(line)["x"]["value"], ".4f"),
             ]
             for line in results["lines"]

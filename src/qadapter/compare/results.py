@@ -184,6 +184,7 @@ def _figures(records: Sequence[_Record], base: _Record) -> dict[str, Any]:
             add(f"tasks.{name}", task["value"])
         if "answers" in record:
             add("answers.finished", record["answers"]["finished"])
+            add("answers.repeating", record["answers"]["repeating"])
             add("answers.mean_tokens", record["answers"]["mean_tokens"])
     return {name: statistics.fmean(values) for name, values in found.items()}
 

@@ -4,6 +4,7 @@ policy        the base and the customized policy at a strength, as every measure
 policy_distance  how far policies are from each other in the states of given answers
 preference    held-out pairs: does Q̂ rank the chosen response above the rejected one?
 judges        who says what a freshly generated answer is worth
+repetition    answers that fall into a loop
 retention     neutral prompts: how far is the customized policy from the base, token by token?
 probe         a small multiple-choice probe of what the model knows
 perplexity    plain text: how well is it predicted?
@@ -22,6 +23,7 @@ from .measure import measure_benchmarks, measure_policy
 from .perplexity import PerplexityResult, evaluate_perplexity
 from .preference import PreferenceResult, evaluate_preference
 from .probe import evaluate_probe, load_probe
+from .repetition import repeats_itself
 from .retention import RetentionResult, evaluate_retention, load_neutral_prompts
 from .statistics import Interval, bootstrap_difference, bootstrap_mean
 
@@ -44,4 +46,5 @@ __all__ = [
     "measure_benchmarks",
     "measure_policy",
     "read_inputs",
+    "repeats_itself",
 ]

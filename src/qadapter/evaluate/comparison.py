@@ -21,7 +21,7 @@ def difference_to_base(
     |---|---|---|
     | `preference.accuracy`, `preference.margin` | pairs | – |
     | `preference.logp_margin`, `preference.logp_chosen` | pairs | yes |
-    | `answers.finished`, `answers.mean_tokens` | prompts | yes |
+    | `answers.finished`, `answers.repeating`, `answers.mean_tokens` | prompts | yes |
     | `judges.<name>` | prompts that the judge scored for both | yes, but for a judge that compares with the base |
     | `retention.kl_to_base`, `retention.top1_agreement` | prompts, weighted by tokens | – |
     | `retention.kl.<kind>` | prompts of the kind, weighted by tokens | – |
@@ -68,7 +68,7 @@ def difference_to_base(
         for key in ("logp_margin", "logp_chosen"):
             paired(f"preference.{key}", items[key], base_items[key])
     if "answers" in record:
-        for figure, key in (("finished", "finished"), ("mean_tokens", "tokens")):
+        for figure, key in (("finished", "finished"), ("repeating", "repeating"), ("mean_tokens", "tokens")):
             ours, theirs = ([float(item[key]) for item in one["answers"]["items"]] for one in (record, base))
             paired(f"answers.{figure}", ours, theirs)
     for name, judged in record.get("judges", {}).items():

@@ -108,6 +108,7 @@ _KNOWN = {
         "gained", "log-probability of chosen", "nats, {items} pairs; a preference can be learned without lowering it"
     ),
     "answers.finished": _Wording("gained", "answers that end by themselves", "of {items} within the token limit", True),
+    "answers.repeating": _Wording("kept", "answers that end in a loop", "of {items}: one phrase three times", True),
     "answers.mean_tokens": _Wording("gained", "length of an answer", "tokens, mean of {items}"),
     "retention.kl_to_base": _Wording(
         "kept", "KL to the base", "nats per token of the base's answers to {items} neutral prompts"

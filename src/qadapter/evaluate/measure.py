@@ -19,6 +19,7 @@ from .inputs import EvaluationInputs, read_inputs
 from .perplexity import evaluate_perplexity
 from .policy import policy_at
 from .preference import evaluate_preference
+from .repetition import repeats_itself
 from .retention import answer_as_base, evaluate_retention
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def measure_policy(
             seconds      {part: seconds}
             preference   accuracy, margin, logp_margin, base_logp_margin, logp_chosen, pairs,
                          items {margin, logp_margin, logp_chosen: one per pair}
-            answers      prompts, finished (share), mean_tokens, items [{prompt, answer, finished, tokens}]
+            answers      prompts, finished and repeating (shares), mean_tokens,
+                         items [{prompt, answer, finished, repeating, tokens}]
             judges       {name: {kind, score, judged, failed, items [score or null], notes, cost}}; a judge that
                          compares with the base's answers is absent from the base's own record
             retention    kl_to_base, top1_agreement, kl_by_kind, prompts, tokens,
@@ -156,12 +158,19 @@ def _preference(
 
 def _answers(inputs: EvaluationInputs, answers: Sequence[Answer]) -> dict[str, Any]:
     items = [
-        {"prompt": prompt, "answer": answer.text, "finished": answer.finished, "tokens": len(answer.token_ids)}
+        {
+            "prompt": prompt,
+            "answer": answer.text,
+            "finished": answer.finished,
+            "repeating": repeats_itself(answer.text),
+            "tokens": len(answer.token_ids),
+        }
         for prompt, answer in zip(inputs.prompts, answers, strict=True)
     ]
     return {
         "prompts": len(items),
         "finished": sum(answer.finished for answer in answers) / len(answers),
+        "repeating": sum(item["repeating"] for item in items) / len(items),
         "mean_tokens": sum(len(answer.token_ids) for answer in answers) / len(answers),
         "items": items,
     }
