@@ -37,7 +37,7 @@ def ours(**changed: Any) -> dict[str, Any]:
     return {"method": "qadapter", **changed}
 
 
-DPO = ours(parametrization="residual", alpha_0=0.1, alpha_tilde=0.1, gamma=1.0, chi2_coef=0.0, anchors=0)
+DPO = ours(parametrization="residual", alpha_0=0.1, alpha_tilde=0.1, gamma=1.0, chi2_coef=0.0, sft_coef=0.0, anchors=0)
 BEST_DPO = {**DPO, "learning_rate": 1e-3}
 """The learning rate that the part `methods` found best."""
 CONSTANTS: Methods = {

@@ -53,7 +53,7 @@ def test_the_small_dpo_is_dpo() -> None:
     for candidate in line.candidates:
         assert candidate["parametrization"] == "residual"
         assert candidate["alpha_0"] == candidate["alpha_tilde"]
-        assert (candidate["gamma"], candidate["chi2_coef"]) == (1.0, 0.0)
+        assert (candidate["gamma"], candidate["chi2_coef"], candidate["sft_coef"]) == (1.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.py")), ids=recipe)

@@ -9,6 +9,7 @@ import torch
 from qadapter.core import (
     bradley_terry_loss,
     chi2_penalty,
+    chosen_nll,
     discounted_return,
     implied_rewards,
     next_state_values,
@@ -32,14 +33,16 @@ def random_pair(seed: int, lengths: tuple[int, int] = (5, 3), vocabulary: int = 
 
 
 def grids(sides, alpha_0: float, alpha_tilde: float, pad_to: int = 0):
-    """The [2, tokens] and [2, tokens + 1] inputs of the objective; padding is filled with large numbers."""
+    """Q̂ [2, tokens], Ṽ [2, tokens + 1] and log π̃ [2, tokens] of the objective; padding is filled with large numbers."""
     width = max(pad_to, *(len(tokens) for *_, tokens in sides))
     q_t = torch.full((len(sides), width), 1e3, dtype=torch.float64)
     v_t = torch.full((len(sides), width + 1), 1e3, dtype=torch.float64)
+    logp_t = torch.full((len(sides), width), 1e3, dtype=torch.float64)
     for row, (q, base, tokens) in enumerate(sides):
         q_t[row, : len(tokens)] = q[range(len(tokens)), tokens]
+        logp_t[row, : len(tokens)] = oracles.policy_logp(q, base, alpha_0, alpha_tilde)[range(len(tokens)), tokens]
         v_t[row, : len(tokens) + 1] = soft_value(q, base.log_softmax(-1), alpha_0=alpha_0, alpha_tilde=alpha_tilde)
-    return q_t, v_t, torch.tensor([len(tokens) for *_, tokens in sides])
+    return q_t, v_t, logp_t, torch.tensor([len(tokens) for *_, tokens in sides])
 
 
 def test_rewards_by_hand() -> None:
@@ -63,8 +66,8 @@ def test_penalty_and_loss_by_hand() -> None:
 @pytest.mark.parametrize("terminated", [(True, True), (True, False), (False, False)])
 def test_objective_against_the_oracle(gamma: float, terminated: tuple[bool, bool]) -> None:
     sides = random_pair(2)
-    q_t, v_t, lengths = grids(sides, 0.3, 0.7, pad_to=9)
-    terms = preference_objective(q_t, v_t, lengths, torch.tensor(terminated), gamma=gamma, chi2_coef=0.1)
+    q_t, v_t, logp_t, lengths = grids(sides, 0.3, 0.7, pad_to=9)
+    terms = preference_objective(q_t, v_t, logp_t, lengths, torch.tensor(terminated), gamma=gamma, chi2_coef=0.1)
     chosen, rejected = (
         oracles.rewards(q, base, tokens, end, 0.3, 0.7, gamma)
         for (q, base, tokens), end in zip(sides, terminated, strict=True)
@@ -72,9 +75,25 @@ def test_objective_against_the_oracle(gamma: float, terminated: tuple[bool, bool
     torch.testing.assert_close(terms.loss[0], oracles.pair_loss(chosen, rejected, gamma, 0.1))
 
 
+def test_the_likelihood_of_the_chosen_response_by_hand() -> None:
+    logp, mask = torch.tensor([[-1.0, -3.0, 99.0], [-4.0, 99.0, 99.0]]), torch.tensor([[1, 1, 0], [1, 0, 0]]).bool()
+    assert chosen_nll(logp, mask).tolist() == [4.0, 4.0]
+
+
+def test_the_likelihood_term_is_of_the_chosen_response_alone_and_adds_to_the_rest() -> None:
+    (chosen, rejected), ended = random_pair(10), torch.tensor([True, False])
+    inputs, kw = grids([chosen, rejected], 0.3, 0.7, pad_to=9), {"gamma": 0.9, "chi2_coef": 0.1}
+    without = preference_objective(*inputs, ended, **kw)
+    terms = preference_objective(*inputs, ended, **kw, sft_coef=0.4)
+    q, base, tokens = chosen
+    nll = -oracles.policy_logp(q, base, 0.3, 0.7)[range(len(tokens)), tokens].sum()
+    torch.testing.assert_close(terms.chosen_nll[0], nll)
+    torch.testing.assert_close(terms.loss, without.loss + 0.4 * nll)
+
+
 def test_telescoping_and_what_it_hides() -> None:
     """γ = 1, shared prompt, Ṽ(terminal) = 0: the margin is the same with Ṽ(s_t); the penalty is not."""
-    q_t, v_t, lengths = grids(random_pair(3), 0.5, 0.5)
+    q_t, v_t, logp_t, lengths = grids(random_pair(3), 0.5, 0.5)
     ended = torch.tensor([True, True])
     mask = torch.arange(q_t.shape[1])[None] < lengths[:, None]
     next_state = implied_rewards(q_t, next_state_values(v_t, lengths, ended), gamma=1.0)
@@ -85,14 +104,16 @@ def test_telescoping_and_what_it_hides() -> None:
     penalties = [chi2_penalty(r[:1], mask[:1], r[1:], mask[1:]) for r in (next_state, same_state)]
     assert abs(penalties[0] - penalties[1]) > 0.1
     for value_state, penalty in zip(("next", "same"), penalties, strict=True):
-        terms = preference_objective(q_t, v_t, lengths, ended, gamma=1.0, chi2_coef=1.0, value_state=value_state)
+        terms = preference_objective(
+            q_t, v_t, logp_t, lengths, ended, gamma=1.0, chi2_coef=1.0, value_state=value_state
+        )
         torch.testing.assert_close(terms.chi2, penalty)
         torch.testing.assert_close(terms.return_chosen - terms.return_rejected, returns[0][0:1] - returns[0][1:2])
 
 
 def test_length_normalized_returns_are_means_over_a_responses_own_tokens() -> None:
-    q_t, v_t, lengths = grids(random_pair(3, lengths=(5, 3)), 0.5, 0.5, pad_to=9)
-    args = (q_t, v_t, lengths, torch.tensor([True, False]))
+    q_t, v_t, logp_t, lengths = grids(random_pair(3, lengths=(5, 3)), 0.5, 0.5, pad_to=9)
+    args = (q_t, v_t, logp_t, lengths, torch.tensor([True, False]))
     whole = preference_objective(*args, gamma=0.9, chi2_coef=0.0)
     normalized = preference_objective(*args, gamma=0.9, chi2_coef=0.0, length_normalized=True)
     torch.testing.assert_close(normalized.return_chosen, whole.return_chosen / 5)
@@ -129,8 +150,8 @@ def _paths(vocabulary: int, depth: int) -> list[tuple[int, ...]]:
 def test_dpo_is_a_special_case() -> None:
     """γ = 1, α₀ = α̃ = β, χ² = 0: the loss is DPO's with π̃ as the policy."""
     beta, sides = 0.1, random_pair(5)
-    q_t, v_t, lengths = grids(sides, beta, beta)
-    terms = preference_objective(q_t, v_t, lengths, torch.tensor([True, True]), gamma=1.0, chi2_coef=0.0)
+    q_t, v_t, logp_t, lengths = grids(sides, beta, beta)
+    terms = preference_objective(q_t, v_t, logp_t, lengths, torch.tensor([True, True]), gamma=1.0, chi2_coef=0.0)
     logps = []
     for q, base, tokens in sides:
         policy, reference = oracles.policy_logp(q, base, beta, beta), oracles.log_softmax(base)
@@ -150,7 +171,7 @@ def test_swapping_the_pair_flips_the_margin() -> None:
 
 def test_padding_and_neighbours_change_nothing() -> None:
     pairs = [random_pair(seed, lengths) for seed, lengths in ((7, (5, 3)), (8, (2, 11)), (9, (1, 1)))]
-    ended, kw = torch.tensor([True, True]), {"gamma": 0.95, "chi2_coef": 0.3}
+    ended, kw = torch.tensor([True, True]), {"gamma": 0.95, "chi2_coef": 0.3, "sft_coef": 0.2}
     alone = [preference_objective(*grids(sides, 0.3, 0.7), ended, **kw).loss for sides in pairs]
     batch = grids([sides[0] for sides in pairs] + [sides[1] for sides in pairs], 0.3, 0.7, pad_to=13)
     together = preference_objective(*batch, torch.ones(6, dtype=torch.bool), **kw).loss
@@ -162,6 +183,7 @@ def test_a_response_without_tokens_is_an_error() -> None:
         preference_objective(
             torch.zeros(2, 3),
             torch.zeros(2, 4),
+            torch.zeros(2, 3),
             torch.tensor([3, 0]),
             torch.tensor([True, True]),
             gamma=1.0,

@@ -13,7 +13,7 @@ from qadapter.model import QAdapterForCausalLM, QConstants
 
 def oracle_losses(model: QAdapterForCausalLM, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     """One loss per pair, row by row without padding, from two full passes."""
-    c, responses = model.constants, []
+    c, responses, nlls = model.constants, [], []
     for ids, attended, completion, terminated in zip(*(batch[k] for k in batch), strict=True):
         ids = ids[attended.bool()]
         first, length = int(completion.int().argmax()), int(completion.sum())
@@ -21,15 +21,21 @@ def oracle_losses(model: QAdapterForCausalLM, batch: dict[str, torch.Tensor]) ->
         q = oracles.q_function(c.parametrization, z1, z0, c.alpha_tilde)
         states = slice(first - 1, first + length)
         tokens = ids[first : first + length].tolist()
+        logp = oracles.policy_logp(q[states], z0[states], c.alpha_0, c.alpha_tilde)[range(length), tokens]
+        nlls.append(-logp.sum())
         responses.append(
             oracles.rewards(q[states], z0[states], tokens, bool(terminated), c.alpha_0, c.alpha_tilde, c.gamma)
         )
     half = len(responses) // 2
-    pairs = zip(responses[:half], responses[half:], strict=True)
-    return torch.stack([oracles.pair_loss(w, r, c.gamma, c.chi2_coef) for w, r in pairs])
+    pairs = zip(responses[:half], responses[half:], nlls[:half], strict=True)
+    return torch.stack(
+        [oracles.pair_loss(w, r, c.gamma, c.chi2_coef) + c.sft_coef * c.alpha_tilde * nll for w, r, nll in pairs]
+    )
 
 
-@pytest.mark.parametrize("constants", [PAPER, RESIDUAL, QConstants("residual", 0.2, 0.5, gamma=0.9)], ids=str)
+@pytest.mark.parametrize(
+    "constants", [PAPER, RESIDUAL, QConstants("residual", 0.2, 0.5, gamma=0.9, sft_coef=0.7)], ids=str
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_loss_against_the_oracle(family: str, constants: QConstants, batch: dict[str, torch.Tensor]) -> None:
     model = make_model(family, constants)

@@ -178,7 +178,9 @@ def test_dpo_is_a_special_case_against_trl(tmp_path: Path, tokenizer) -> None:
         ]
     )
     lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
-    args = arguments(tmp_path / "ours", alpha_0=beta, alpha_tilde=beta, chi2_coef=0.0, parametrization="residual")
+    args = arguments(
+        tmp_path / "ours", alpha_0=beta, alpha_tilde=beta, chi2_coef=0.0, sft_coef=0.0, parametrization="residual"
+    )
     ours = QAdapterTrainer(make_base(), args, train_dataset=standard, processing_class=tokenizer, peft_config=lora)
     randomize_adapter(ours.model)
     loss = ours.compute_loss(ours.model.eval(), ours.data_collator(list(ours.train_dataset)))
@@ -216,7 +218,7 @@ def test_metrics_carry_trls_names_and_the_methods_own(tmp_path: Path, tokenizer)
     for name in ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins", "logps/chosen"):
         assert name in train_line
         assert f"eval_{name}" in eval_line
-    for name in ("loss", "grad_norm", "learning_rate", "chi2", "q/mean", "v/mean", "step"):
+    for name in ("loss", "grad_norm", "learning_rate", "chi2", "nll/chosen", "q/mean", "v/mean", "step"):
         assert name in train_line
 
 
@@ -234,7 +236,7 @@ def test_presets(tmp_path: Path) -> None:
     paper = QAdapterTrainingArguments(output_dir=str(tmp_path), preset="paper")
     assert vars(paper.constants) == {
         "parametrization": "logits", "alpha_0": 0.01, "alpha_tilde": 1.0, "gamma": 1.0, "chi2_coef": 0.1,
-        "anchor_coef": 0.0, "value_state": "next", "length_normalized": False,
+        "sft_coef": 0.0, "anchor_coef": 0.0, "value_state": "next", "length_normalized": False,
     }  # fmt: skip
     assert paper.lora_config.r == 8
     own = QAdapterTrainingArguments(output_dir=str(tmp_path), preset="paper", alpha_0=0.5, learning_rate=1e-5)

@@ -93,8 +93,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "data": ("train_file", "eval_file", "eval_split", "style", "max_length", "on_bad_row"),
     "run": ("output_dir", "config", "resume", "overwrite", "seed", "launch", "num_processes"),
     "method": (
-        *("preset", "parametrization", "alpha_0", "alpha_tilde", "gamma", "chi2_coef", "value_state"),
-        *("length_normalized", "anchors", "anchor_coef"),
+        *("preset", "parametrization", "alpha_0", "alpha_tilde", "gamma", "chi2_coef", "sft_coef"),
+        *("value_state", "length_normalized", "anchors", "anchor_coef"),
     ),
     "LoRA": ("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules"),
     "optimization": (

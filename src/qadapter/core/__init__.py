@@ -9,6 +9,7 @@ Read in this order:
     reward            the reward that a Q-function implies: the inverse soft Bellman operator
     preference_loss   discounted returns and the Bradley-Terry loss of a pair
     chi2              the squared-reward penalty
+    chosen_nll        the negative log-likelihood of the chosen response
     objective         all of it for a batch of pairs, as named terms
     lm_head           from hidden states to logits, and the mixture taken on hidden states
     chunked_logsumexp logsumexp over the vocabulary and its gradient, no [tokens, vocabulary] tensor
@@ -22,6 +23,7 @@ Names carry the time step: `q_t` belongs to token `a_t` in state `s_t`, `v_tp1` 
 from .base_kl import base_kl
 from .base_states import BaseStates, base_states
 from .chi2 import chi2_penalty
+from .chosen_nll import chosen_nll
 from .chunked_logsumexp import chunked_logsumexp
 from .lm_head import LMHead, mix_hidden_states
 from .mixture import Mixture, policy_mixture
@@ -48,6 +50,7 @@ __all__ = [
     "base_states",
     "bradley_terry_loss",
     "chi2_penalty",
+    "chosen_nll",
     "chunked_logsumexp",
     "discounted_return",
     "implied_rewards",

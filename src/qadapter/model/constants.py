@@ -33,6 +33,8 @@ class QConstants:
     """γ in [0, 1]: discount per token."""
     chi2_coef: float = 0.1
     """β ≥ 0: weight of the squared-reward penalty."""
+    sft_coef: float = 0.0
+    """λ ≥ 0: weight of the chosen response's negative log-likelihood, in units of α̃."""
     anchor_coef: float = 0.0
     """κ ≥ 0: weight of the anchors' KL to the base, per token."""
     value_state: ValueState = "next"
@@ -50,6 +52,7 @@ class QConstants:
             ("alpha_tilde", math.ulp(0.0), math.inf, "finite and > 0"),
             ("gamma", 0.0, 1.0, "between 0 and 1"),
             ("chi2_coef", 0.0, math.inf, "finite and ≥ 0"),
+            ("sft_coef", 0.0, math.inf, "finite and ≥ 0"),
             ("anchor_coef", 0.0, math.inf, "finite and ≥ 0"),
         ):
             value = getattr(self, name)

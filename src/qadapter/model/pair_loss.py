@@ -19,11 +19,14 @@ class PreferenceOutput(NamedTuple):
     loss: Tensor
     """Mean of `pair_loss` over the pairs of this batch."""
     pair_loss: Tensor
-    """preference_loss + chi2_coef · chi2, nats; of an anchor anchor_coef · anchor_kl. Carries gradients."""
+    """preference_loss + chi2_coef · chi2 + sft_coef · α̃ · chosen_nll, nats; of an anchor anchor_coef · anchor_kl.
+    Carries gradients."""
     preference_loss: Tensor
     """−log σ(margin), nats; without meaning for an anchor."""
     chi2: Tensor
     """Mean squared reward over the pair's tokens."""
+    chosen_nll: Tensor
+    """−log π̃(chosen response | prompt), nats."""
     anchor_kl: Tensor
     """KL(π₀ ‖ π̃) of an anchor, mean over its tokens, nats; 0 for a preference."""
     return_chosen: Tensor
@@ -91,10 +94,12 @@ def pair_loss(
     terms = preference_objective(
         q_t,
         v_t,
+        policy_logp_t,
         lengths,
         states.terminated,
         gamma=constants.gamma,
         chi2_coef=constants.chi2_coef,
+        sft_coef=constants.sft_coef * constants.alpha_tilde,
         value_state=constants.value_state,
         length_normalized=constants.length_normalized,
     )
@@ -111,6 +116,7 @@ def pair_loss(
         pair_loss=loss,
         preference_loss=terms.preference_loss.detach(),
         chi2=terms.chi2.detach(),
+        chosen_nll=terms.chosen_nll.detach(),
         anchor_kl=anchor_kl.detach(),
         return_chosen=terms.return_chosen.detach(),
         return_rejected=terms.return_rejected.detach(),

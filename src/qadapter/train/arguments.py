@@ -37,6 +37,9 @@ class QAdapterTrainingArguments(TrainingArguments):
     alpha_tilde: float | None = _preset_field("entropy temperature of the customized policy, alpha_tilde > 0")
     gamma: float | None = _preset_field("discount per token, 0 to 1")
     chi2_coef: float | None = _preset_field("weight of the squared-reward penalty, >= 0")
+    sft_coef: float | None = _preset_field(
+        "weight of the chosen response's negative log-likelihood, in units of alpha_tilde, >= 0"
+    )
     anchors: int | None = _preset_field(
         "answers of the base to prompts of its own, sampled before training and mixed into the pairs: 0 or more"
     )

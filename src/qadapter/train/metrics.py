@@ -34,6 +34,7 @@ def preference_metrics(output: PreferenceOutput) -> dict[str, Tensor]:
         "logps/base_rejected": output.base_logp_rejected,
         "preference_loss": output.preference_loss,
         "chi2": output.chi2,
+        "nll/chosen": output.chosen_nll,
         "q/mean": output.q_mean,
         "v/mean": output.v_mean,
     }
