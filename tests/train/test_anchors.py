@@ -131,7 +131,7 @@ def test_training_counts_anchors_apart(tmp_path: Path, tokenizer, extra: dict) -
     if "cache_base" in extra:
         extra = {**extra, "base_cache_dir": str(tmp_path / "cache")}
     args = arguments(tmp_path / "run", parametrization="residual", alpha_0=0.3, alpha_tilde=0.3, anchor_coef=2.0,
-                     chi2_coef=0.5, per_device_train_batch_size=4, train_sampling_strategy="sequential",
+                     chi2_coef=0.5, sft_coef=0.0, per_device_train_batch_size=4, train_sampling_strategy="sequential",
                      logging_steps=1, num_train_epochs=3, **extra)  # fmt: skip
     trainer = QAdapterTrainer(
         make_base(), args, train_dataset=pairs(4), processing_class=tokenizer, anchors=ANCHORS * 2
