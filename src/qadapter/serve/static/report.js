@@ -17,6 +17,7 @@ const CONSTANTS = {
   alpha_tilde: "α̃, entropy temperature of the customized policy",
   gamma: "γ, discount",
   chi2_coef: "weight of the χ² penalty",
+  sft_coef: "weight of the chosen responses' likelihood",
 };
 
 export class Report {
