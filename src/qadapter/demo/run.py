@@ -147,8 +147,8 @@ def shipped_pairs(name: str) -> Dataset:
 
 def _training_defaults(output_dir: Path) -> dict[str, Any]:
     # The demo shows a change of behaviour at strength 1 after some hundred steps: they are smaller batches and larger
-    # steps than the default's, its policy may move further from the base (α), its anchors weigh less, and the preference
-    # alone moves it.
+    # steps than the default's, its policy may move further from the base (α), its anchors weigh less, and
+    # the preference alone moves it.
     return {
         "alpha_0": 0.07,
         "alpha_tilde": 0.07,
