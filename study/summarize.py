@@ -73,6 +73,7 @@ def figures(line: Results, results: Results) -> Results:
         "behaviour_gain": point["gain"]["value"],
         "behaviour_gain_interval": [point["gain"]["low"], point["gain"]["high"]],
         "pair_accuracy": point["figures"]["preference.accuracy"],
+        "answers_repeating": point["figures"]["answers.repeating"],
         "kl_to_base": point["x"]["value"],
         "kl_to_base_documents": point["figures"]["retention.kl.document"],
         "retention_change": None if drop is None else -drop["value"],
@@ -97,6 +98,7 @@ def summary() -> Results:
         found[name] = {
             "pairs": parts[0]["facts"]["pairs per run"],
             "behaviour": parts[0]["frontier_y"]["label"],
+            "base_answers_repeating": parts[0]["base"]["answers.repeating"],
             "judge": json.loads((RESULTS / f"{name}.judge.json").read_text(encoding="utf-8")),
             "methods": lines,
         }
@@ -129,6 +131,7 @@ def methods_part(of: Results) -> str:
                 label,
                 f"{one['behaviour_gain']:+.2f} [{one['behaviour_gain_interval'][0]:+.2f}, "
                 f"{one['behaviour_gain_interval'][1]:+.2f}]",
+                f"{one['answers_repeating']:.0%}",
                 number(one["pair_accuracy"], ".2f"),
                 number(one["kl_to_base"], ".4f"),
                 number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
@@ -138,13 +141,14 @@ def methods_part(of: Results) -> str:
             ]
             for label, one in found["methods"].items()
         ]
-        head = ["method", "behaviour gained", "pair accuracy", "KL to the base", "KL ÷ DPO's", "÷ any DPO's",
-                "on documents, ÷ any DPO's", "benchmarks, points"]  # fmt: skip
+        head = ["method", "behaviour gained", "answers in a loop", "pair accuracy", "KL to the base", "KL ÷ DPO's",
+                "÷ any DPO's", "on documents, ÷ any DPO's", "benchmarks, points"]  # fmt: skip
         parts += [
             f"### {NAMES[name]}",
             f"{found['pairs']} pairs. The judge ranks {found['judge']['accuracy']:.0%} of the held-out pairs as their "
             f"labels do; to their chosen responses it gives {found['judge']['chosen']:.2f}, to the rejected "
-            f"{found['judge']['rejected']:.2f}.",
+            f"{found['judge']['rejected']:.2f}. Of the base's own answers {found['base_answers_repeating']:.0%} end in a "
+            "loop.",
             table(head, rows),
             f"![Frontier: behaviour against forgetting on {NAMES[name]}](study/{name}.png)",
         ]
