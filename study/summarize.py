@@ -147,8 +147,8 @@ def methods_part(of: Results) -> str:
             f"### {NAMES[name]}",
             f"{found['pairs']} pairs. The judge ranks {found['judge']['accuracy']:.0%} of the held-out pairs as their "
             f"labels do; to their chosen responses it gives {found['judge']['chosen']:.2f}, to the rejected "
-            f"{found['judge']['rejected']:.2f}. Of the base's own answers {found['base_answers_repeating']:.0%} end in a "
-            "loop.",
+            f"{found['judge']['rejected']:.2f}. Of the base's answers {found['base_answers_repeating']:.0%} end "
+            "in a loop.",
             table(head, rows),
             f"![Frontier: behaviour against forgetting on {NAMES[name]}](study/{name}.png)",
         ]
