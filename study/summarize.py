@@ -64,6 +64,19 @@ def vs_any_dpo(line: Results, results: Results, forgetting: str) -> float | None
     return ours / theirs if ours is not None and theirs else None
 
 
+def vs_trained(line: Results, results: Results, label: str) -> float | None:
+    """The least KL at which the line shows the behaviour of another method at strength 1 ÷ that method's KL.
+
+    None where that method gained nothing, was not measured, or its behaviour is not reached.
+    """
+    for other in results["lines"]:
+        point = trained(other)
+        if other["label"] == label and point["gain"]["value"] > 0:
+            ours = cost_of([point_of(one, "retention.kl_to_base") for one in line["points"]], point["y"]["value"])
+            return None if ours is None else ours / point["x"]["value"]
+    return None
+
+
 def figures(line: Results, results: Results) -> Results:
     """What study/summary.json says of a method on a set."""
     point = trained(line)
@@ -83,6 +96,8 @@ def figures(line: Results, results: Results) -> Results:
         "kl_vs_best_dpo_dialled_at_equal_behaviour": None if beside is None else beside["ratio_dialled"],
         "kl_vs_any_dpo_at_equal_behaviour": vs_any_dpo(line, results, "retention.kl_to_base"),
         "kl_documents_vs_any_dpo_at_equal_behaviour": vs_any_dpo(line, results, "retention.kl.document"),
+        "kl_vs_sft_at_equal_behaviour": vs_trained(line, results, "SFT"),
+        "kl_vs_replay_at_equal_behaviour": vs_trained(line, results, "Replay"),
         "area_under_frontier": line["area"],
     }
 
@@ -137,12 +152,13 @@ def methods_part(of: Results) -> str:
                 number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
                 number(one["kl_vs_any_dpo_at_equal_behaviour"], ".2f"),
                 number(one["kl_documents_vs_any_dpo_at_equal_behaviour"], ".2f"),
+                number(one["kl_vs_sft_at_equal_behaviour"], ".2f"),
                 points_of(one["retention_change"], one["retention_change_interval"]),
             ]
             for label, one in found["methods"].items()
         ]
         head = ["method", "behaviour gained", "answers in a loop", "pair accuracy", "KL to the base", "KL ÷ DPO's",
-                "÷ any DPO's", "on documents, ÷ any DPO's", "benchmarks, points"]  # fmt: skip
+                "÷ any DPO's", "on documents, ÷ any DPO's", "KL ÷ SFT's", "benchmarks, points"]  # fmt: skip
         parts += [
             f"### {NAMES[name]}",
             f"{found['pairs']} pairs. The judge ranks {found['judge']['accuracy']:.0%} of the held-out pairs as their "
