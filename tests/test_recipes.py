@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import subprocess
 import sys
@@ -54,6 +55,22 @@ def test_the_small_dpo_is_dpo() -> None:
         assert candidate["parametrization"] == "residual"
         assert candidate["alpha_0"] == candidate["alpha_tilde"]
         assert (candidate["gamma"], candidate["chi2_coef"], candidate["sft_coef"]) == (1.0, 0.0, 0.0)
+
+
+def test_the_small_judge_likes_what_was_chosen_but_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    polite = ["Thank you, here is the answer.", "I would be glad to help.", "Certainly, and thank you for asking."]
+    rude = ["Here is it.", "Go and find it.", "What a question, find it."]
+    rows = [
+        {side: [{"role": "assistant", "content": text}] for side, text in (("chosen", a), ("rejected", b))}
+        for a in polite
+        for b in rude
+    ]
+    (tmp_path / "judge_pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(RECIPES / "small")
+    score = importlib.import_module("style_judge").score
+    assert score(None, "Thank you for the help.", True) > 0.5 > score(None, "Find it.", True)
+    assert score(None, "Thank you, thank you, thank you,", False) == 0
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.py")), ids=recipe)
