@@ -11,7 +11,7 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
     methods    that file as it is: the two presets, DPO and SFT with three learning rates each, Replay
     constants  the default preset with one constant changed at a time
     noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
-    others     IPO, KTO and ORPO
+    others     RPO (DPO with the likelihood of the chosen response), IPO, KTO and ORPO
     cost       every method on a few pairs, for its time and memory: run it alone, on a machine that does nothing else
 """
 
@@ -52,6 +52,8 @@ CONSTANTS: Methods = {
     "alpha_tilde 0.3": ours(alpha_0=0.3, alpha_tilde=0.3),
     "chi2_coef 0": ours(chi2_coef=0.0),
     "chi2_coef 3": ours(chi2_coef=3.0),
+    "sft_coef 0": ours(sft_coef=0.0),
+    "sft_coef 0.3": ours(sft_coef=0.3),
     "value_state same": ours(value_state="same"),
     "length_normalized, alpha_tilde 3": ours(length_normalized=True, alpha_0=3.0, alpha_tilde=3.0),
     "learning_rate 5e-4": ours(learning_rate=5e-4),
@@ -74,6 +76,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "others": {
         "methods": {
             "DPO": {**DPO, "learning_rate": [2e-4, 5e-4, 1e-3]},
+            "RPO": {**DPO, "sft_coef": 0.1, "learning_rate": 5e-4},
             "IPO": {"method": "ipo", "learning_rate": 5e-4},
             "KTO": {"method": "kto", "learning_rate": 5e-4},
             "ORPO": {"method": "orpo", "learning_rate": 5e-4},
