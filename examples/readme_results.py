@@ -70,7 +70,7 @@ def studied() -> list[str]:
     """What the study says of the default preset beside DPO and SFT."""
     sets = json.loads((ROOT / "study" / "summary.json").read_text(encoding="utf-8"))["sets"]
     rows = [
-        f"| {name} | {label} | {one['behaviour_gain']:+.3f} | {one['kl_to_base']:.3f} "
+        f"| {name} | {label} | {one['behaviour_gain']:+.3f} | {one['answers_repeating']:.0%} | {one['kl_to_base']:.3f} "
         f"| {'–' if (ratio := one['kl_vs_best_dpo_at_equal_behaviour']) is None else f'{ratio:.2f}'} "
         f"| {100 * one['retention_change']:+.1f} |"
         for name, found in sets.items()
@@ -83,8 +83,9 @@ def studied() -> list[str]:
         "DPO and SFT with the best of three learning rates each ([docs/study.md](docs/study.md) says how it was "
         "measured, and where we fall short; a dash: that behaviour is not reached):",
         "",
-        "| set | method | behaviour gained | KL to the base | KL at DPO's behaviour ÷ DPO's | benchmarks, points |",
-        "|---|---|---|---|---|---|",
+        "| set | method | behaviour gained | answers in a loop | KL to the base | KL at DPO's behaviour ÷ DPO's "
+        "| benchmarks, points |",
+        "|---|---|---|---|---|---|---|",
         *rows,
     ]
 
