@@ -17,6 +17,7 @@ from qadapter.compare import TYPES, compare_results, make_plan, run_comparison, 
 from qadapter.compare.frontier import Point, area_under, cost_of
 from qadapter.errors import ConfigError, DataError, QAdapterError
 from qadapter.evaluate import measure_policy
+from qadapter.train import PRESETS
 
 Values = Callable[..., dict[str, Any]]
 
@@ -84,7 +85,7 @@ def test_results_and_resuming(
 
 
 def test_a_changed_config_redoes_only_what_it_concerns(
-    values: Values, pretended: list[TrainingJob], measured: list[float]
+    values: Values, pretended: list[TrainingJob], measured: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     methods = {"ours": {"method": "qadapter"}, "SFT": {"method": "sft"}}
     compare(values(methods=methods))
@@ -103,6 +104,9 @@ def test_a_changed_config_redoes_only_what_it_concerns(
     pretended.clear()
     compare(values(methods={"the same under another label": methods["SFT"]}))
     assert pretended == []
+    monkeypatch.setitem(PRESETS["default"], "chi2_coef", 9.0)
+    compare(values(methods=methods))
+    assert [job.method for job in pretended] == ["qadapter"], "another release may have other presets"
 
 
 def test_a_killed_run_goes_on(values: Values, pretended: list[TrainingJob], monkeypatch: pytest.MonkeyPatch) -> None:

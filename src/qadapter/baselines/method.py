@@ -88,6 +88,8 @@ class Method:
     hyperparameters: Mapping[str, Hyperparameter]
     makes_policy: bool = True
     """False: it makes a reward model, which is no line of a comparison."""
+    resolved: Callable[[Mapping[str, Any]], dict[str, Any]] = dict
+    """The hyperparameters with what they leave to a preset filled in: what determines the result."""
     check: Callable[[CommonArguments, Mapping[str, Any]], None] = lambda common, hyperparameters: None
     """Raises `ConfigError` or `DataError` for what can be known to be wrong before anything is loaded."""
 

@@ -81,9 +81,14 @@ def constants_of(hyperparameters: Mapping[str, Any]) -> QConstants:
     Raises:
         ConfigError: they make no sense.
     """
+    values = resolved(hyperparameters)
+    return QConstants(**{name: values[name] for name in QConstants.__dataclass_fields__})
+
+
+def resolved(hyperparameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The hyperparameters with the values of their preset where they have none."""
     preset = PRESETS[hyperparameters["preset"]]
-    given = {name: value for name, value in hyperparameters.items() if value is not None}
-    return QConstants(**{name: {**preset, **given}[name] for name in QConstants.__dataclass_fields__})
+    return {name: preset.get(name) if value is None else value for name, value in hyperparameters.items()}
 
 
 def _constants() -> dict[str, Hyperparameter]:
@@ -105,5 +110,6 @@ QADAPTER = Method(
     "Q-Adapter: a residual Q-function on the frozen base",
     train_qadapter,
     optimization(None) | {"preset": Hyperparameter("named constants", "default", str, tuple(PRESETS))} | _constants(),
+    resolved=resolved,
     check=_check_constants,
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from ..baselines import TrainingJob, checked_hyperparameters
+from ..baselines import METHODS, TrainingJob, checked_hyperparameters
 from ..evaluate import EvaluationArguments
 from ..evaluate.judges import JudgeArguments
 
@@ -34,7 +34,7 @@ def training_inputs(job: TrainingJob, pairs: Dataset) -> dict[str, Any]:
         job: the job; where its result goes does not matter.
         pairs: its training pairs, those with flipped labels included.
     """
-    hyperparameters = checked_hyperparameters(job.method, job.hyperparameters)
+    hyperparameters = METHODS[job.method].resolved(checked_hyperparameters(job.method, job.hyperparameters))
     return {
         "method": job.method,
         "hyperparameters": _with_content(hyperparameters),

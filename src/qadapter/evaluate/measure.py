@@ -157,7 +157,7 @@ def _preference(
 
 
 def _answers(inputs: EvaluationInputs, answers: Sequence[Answer]) -> dict[str, Any]:
-    items = [
+    items: list[dict[str, Any]] = [
         {
             "prompt": prompt,
             "answer": answer.text,
