@@ -53,7 +53,7 @@ CONSTANTS: Methods = {
     "chi2_coef 0": ours(chi2_coef=0.0),
     "chi2_coef 3": ours(chi2_coef=3.0),
     "sft_coef 0": ours(sft_coef=0.0),
-    "sft_coef 0.3": ours(sft_coef=0.3),
+    "sft_coef 0.5": ours(sft_coef=0.5),
     "value_state same": ours(value_state="same"),
     "length_normalized, alpha_tilde 3": ours(length_normalized=True, alpha_0=3.0, alpha_tilde=3.0),
     "learning_rate 5e-4": ours(learning_rate=5e-4),
@@ -76,7 +76,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "others": {
         "methods": {
             "DPO": {**DPO, "learning_rate": [2e-4, 5e-4, 1e-3]},
-            "RPO": {**DPO, "sft_coef": 0.1, "learning_rate": 5e-4},
+            "RPO": {**DPO, "sft_coef": 0.2, "learning_rate": 5e-4},
             "IPO": {"method": "ipo", "learning_rate": 5e-4},
             "KTO": {"method": "kto", "learning_rate": 5e-4},
             "ORPO": {"method": "orpo", "learning_rate": 5e-4},

@@ -12,7 +12,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "alpha_tilde": 0.1,
         "gamma": 1.0,
         "chi2_coef": 0.3,
-        "sft_coef": 0.1,
+        "sft_coef": 0.2,
         "value_state": "next",
         "length_normalized": False,
         "anchors": 128,
