@@ -131,6 +131,13 @@ def test_damaged_configs(saved: Path, changes: dict, message: str) -> None:
         QAdapterForCausalLM.from_pretrained(saved, make_base())
 
 
+def test_an_adapter_of_before_the_likelihood_term_loads_without_one(saved: Path) -> None:
+    constants = dict(vars(PAPER))
+    del constants["sft_coef"]
+    edit(saved, constants=constants)
+    assert QAdapterForCausalLM.from_pretrained(saved, make_base()).constants == PAPER
+
+
 def test_truncated_json(saved: Path) -> None:
     path = saved / "qadapter_config.json"
     path.write_text(path.read_text()[:40])
