@@ -48,6 +48,23 @@ def point_of(point: Results, forgetting: str) -> Point:
     return Point(point["figures"].get(forgetting, 0.0), y if isinstance(y, float) else y["value"])
 
 
+def every_dpo(results: Results) -> list[Results]:
+    """The points of every DPO that was measured, the base among them."""
+    return [*reference_of(results)["points"], *(run for run in results["runs"] if run["label"] == results["reference"])]
+
+
+def trained_vs_any_dpo(line: Results, results: Results) -> float | None:
+    """The KL of the method at strength 1 ÷ the least at which any measured DPO shows its behaviour.
+
+    None where the method gained nothing, or no DPO gains as much.
+    """
+    point = trained(line)
+    if point["gain"]["value"] <= 0:
+        return None
+    theirs = cost_of([point_of(one, "retention.kl_to_base") for one in every_dpo(results)], point["y"]["value"])
+    return point["x"]["value"] / theirs if theirs else None
+
+
 def vs_any_dpo(line: Results, results: Results, forgetting: str) -> float | None:
     """The KL at which the line shows a behaviour ÷ the least at which any measured DPO shows it.
 
@@ -56,7 +73,7 @@ def vs_any_dpo(line: Results, results: Results, forgetting: str) -> float | None
     """
     if (beside := line["at_reference"]) is None:
         return None
-    dpo = [*reference_of(results)["points"], *(run for run in results["runs"] if run["label"] == results["reference"])]
+    dpo = every_dpo(results)
     ours, theirs = (
         cost_of([point_of(point, forgetting) for point in points], beside["behaviour"])
         for points in (line["points"], dpo)
@@ -94,6 +111,7 @@ def figures(line: Results, results: Results) -> Results:
         "reaches_best_dpo": None if beside is None else beside["reached"],
         "kl_vs_best_dpo_at_equal_behaviour": None if beside is None else beside["ratio"],
         "kl_vs_best_dpo_dialled_at_equal_behaviour": None if beside is None else beside["ratio_dialled"],
+        "kl_vs_any_dpo_at_strength_1": trained_vs_any_dpo(line, results),
         "kl_vs_any_dpo_at_equal_behaviour": vs_any_dpo(line, results, "retention.kl_to_base"),
         "kl_documents_vs_any_dpo_at_equal_behaviour": vs_any_dpo(line, results, "retention.kl.document"),
         "kl_vs_sft_at_equal_behaviour": vs_trained(line, results, "SFT"),
@@ -150,6 +168,7 @@ def methods_part(of: Results) -> str:
                 number(one["pair_accuracy"], ".2f"),
                 number(one["kl_to_base"], ".4f"),
                 number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
+                number(one["kl_vs_any_dpo_at_strength_1"], ".2f"),
                 number(one["kl_vs_any_dpo_at_equal_behaviour"], ".2f"),
                 number(one["kl_documents_vs_any_dpo_at_equal_behaviour"], ".2f"),
                 number(one["kl_vs_sft_at_equal_behaviour"], ".2f"),
@@ -158,7 +177,8 @@ def methods_part(of: Results) -> str:
             for label, one in found["methods"].items()
         ]
         head = ["method", "behaviour gained", "answers in a loop", "pair accuracy", "KL to the base", "KL ÷ DPO's",
-                "÷ any DPO's", "on documents, ÷ any DPO's", "KL ÷ SFT's", "benchmarks, points"]  # fmt: skip
+                "÷ any DPO's at 1", "÷ any DPO's at most", "the same on documents", "KL ÷ SFT's",
+                "benchmarks, points"]  # fmt: skip
         parts += [
             f"### {NAMES[name]}",
             f"{found['pairs']} pairs. The judge ranks {found['judge']['accuracy']:.0%} of the held-out pairs as their "
