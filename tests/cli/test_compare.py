@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from qadapter.baselines import TrainingFacts, TrainingJob, run_job
+from qadapter.baselines import TrainingFacts, TrainingJob, checked_hyperparameters, run_job
 from qadapter.cli.config import build, read_yaml
 from qadapter.cli.main import main
 from qadapter.compare import TYPES, running
 from qadapter.compare.methods import lines_of
+from qadapter.demo.run import _training_defaults
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 
@@ -101,6 +102,10 @@ def test_the_demo_recipe_is_valid() -> None:
     arguments, common, evaluation, judging = build(TYPES, read_yaml(RECIPES / "compare_demo.yaml", TYPES))
     lines = lines_of(arguments, common)
     assert [(line.label, line.method) for line in lines] == [("Q-Adapter", "qadapter"), ("DPO", "dpo")]
+    (ours,) = lines[0].candidates
+    demo = _training_defaults(Path("runs"))
+    constants = checked_hyperparameters("qadapter", {}).keys() & demo.keys()
+    assert ours == {name: demo[name] for name in constants}, "the demo's own constants"
     assert len(arguments.dials) == 1
     assert common.max_length == evaluation.max_length
     assert judging.checker == ["qadapter.demo.checker:brief_with_follow_up"]

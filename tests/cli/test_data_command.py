@@ -254,7 +254,6 @@ def test_convert_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="POSIX file modes")
 def test_convert_output_has_the_mode_of_an_ordinary_file(tmp_path: Path) -> None:
     source = write(tmp_path / "a.jsonl", [GOOD])
     run("convert", source, "--output", tmp_path / "b.jsonl")

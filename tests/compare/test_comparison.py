@@ -73,6 +73,7 @@ def test_results_and_resuming(
     assert results["x_limit"] == trained_point["x"]["value"]
     assert dpo["at_reference"]["reached"]
     assert dpo["at_reference"]["ratio"] <= 1
+    assert 0 <= dpo["points"][2]["figures"]["answers.repeating"] <= 1
     assert dpo["points"][2]["figures"]["retention.kl_to_base"] == pytest.approx(trained_point["x"]["value"])
     assert results["base"]["preference.accuracy"] == 0.5
 

@@ -11,11 +11,11 @@ import torch
 from conftest import PAPER, RESIDUAL, make_model
 
 from qadapter.errors import ConfigError, DataError
-from qadapter.evaluate import EvaluationArguments, difference_to_base, measure_policy, read_inputs
+from qadapter.evaluate import EvaluationArguments, difference_to_base, measure, measure_policy, read_inputs
 from qadapter.evaluate.comparison import judge_agreement
 from qadapter.evaluate.evaluation_report import write_evaluation_report
 from qadapter.evaluate.judges import Verdict
-from qadapter.generate import answer_prompts
+from qadapter.generate import Answer, answer_prompts
 from qadapter.model.loading import default_model_folder
 
 
@@ -65,6 +65,18 @@ class LengthJudge:
             Verdict(None, "refused") if "wc" in prompt[0]["content"] else Verdict(score)
             for prompt, score in zip(prompts, scores, strict=True)
         ]
+
+
+def test_answers_that_loop_are_counted(files: dict[str, str], tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [Answer("I see, I see, I see,", [1, 2], False), Answer("Yes.", [1], True), Answer("No.", [1], True)]
+    monkeypatch.setattr(measure, "answer_prompts", lambda *args, **kwargs: answers)
+    args = EvaluationArguments(**files, max_new_tokens=5, batch_size=2)
+    base = measure_policy(make_model(), tokenizer, args, [LengthJudge(False)], strength=0.0)
+    assert base["answers"]["repeating"] == pytest.approx(1 / 3)
+    assert [item["repeating"] for item in base["answers"]["items"]] == [True, False, False]
+    monkeypatch.setattr(measure, "answer_prompts", lambda *args, **kwargs: [answers[1]] * 3)
+    record = measure_policy(make_model(), tokenizer, args, [LengthJudge(False)], strength=1.0, base=base)
+    assert difference_to_base(record, base)["answers.repeating"]["difference"] == pytest.approx(-1 / 3)
 
 
 @pytest.mark.parametrize("constants", [PAPER, RESIDUAL], ids=["paper", "residual"])
