@@ -49,6 +49,7 @@ def test_everything_in_one_run(
     flags = [
         *("--preference-file", str(pairs_file), "--neutral-file", str(neutral), "--text-file", str(text)),
         *("--tasks", str(questions), "--max-prompts", "4", "--max-new-tokens", "6", "--strength", "1", "0.5"),
+        *("--dtype", "float32"),
     ]
     out = evaluate(capsys, str(trained), *flags, *CHECKERS, "--output", str(output), "--report", str(report))
     result = json.loads(output.read_text())
@@ -56,6 +57,7 @@ def test_everything_in_one_run(
     assert [policy["strength"] for policy in result["policies"]] == [0.0, 1.0, 0.5]
 
     # What scripts read.
+    assert result["dtype"] == "float32"
     assert result["preference"]["accuracy"] == full["preference"]["accuracy"]
     assert result["preference"]["pairs"] == 24
     assert result["retention"]["kl_to_base"] == full["retention"]["kl_to_base"] > half["retention"]["kl_to_base"] > 0

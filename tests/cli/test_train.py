@@ -94,6 +94,19 @@ def test_the_saved_config_gives_the_same_run_again(trained: Path, tmp_path: Path
     assert again.config | {"output_dir": ""} == saved | {"output_dir": ""}
 
 
+@pytest.mark.parametrize(("instructions", "dtype"), [(True, "bfloat16"), (False, "float32")])
+def test_the_dtype_of_the_machine_is_saved_and_a_saved_one_stays(
+    run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: bool, dtype: str
+) -> None:
+    monkeypatch.setattr("qadapter.model.default_dtype.multiplies_bfloat16", lambda: instructions)
+    new = plan_run(["--train-file", "pairs.jsonl", "--output-dir", str(tmp_path / "new")])
+    assert new.run.dtype == new.config["dtype"] == dtype
+    config = run_copy / "config.yaml"
+    for saved in ("bfloat16", "float32"):
+        config.write_text(yaml.safe_dump({**yaml.safe_load(config.read_text()), "dtype": saved}))
+        assert plan_run(["--output-dir", str(run_copy), "--resume"]).run.dtype == saved
+
+
 def test_a_preset_given_as_a_flag_wins_over_the_spelled_out_constants_of_a_saved_config(
     trained: Path, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from peft import LoraConfig
 
 from ..errors import ConfigError
-from ..model import DEFAULT_MODEL, lora_config
+from ..model import DEFAULT_MODEL, lora_config, machine_dtype
 
 # The frozen weights are multiplied as they are stored, so float16 would need a scaled loss.
 _DTYPES = ("bfloat16", "float32")
@@ -24,7 +24,11 @@ class CommonArguments:
 
     model: str = _meaning("base model: hub id or folder", DEFAULT_MODEL)
     revision: str | None = _meaning("branch, tag or commit of the model on the hub")
-    dtype: str = _meaning("storage of the frozen weights: bfloat16 or float32", "bfloat16")
+    dtype: str = _meaning(
+        "storage of the frozen weights: bfloat16 or float32 (default: bfloat16; float32 on a CPU without bfloat16"
+        " instructions)",
+        "",
+    )
     train_file: str = _meaning("preference pairs: .jsonl, .json, .csv, .parquet, or a hub data set id", "")
     style: str | None = _meaning("for DSP raw records: the style whose response is chosen")
     on_bad_row: str = _meaning("what to do about bad rows of data: stop or skip", "stop")
@@ -49,6 +53,8 @@ class CommonArguments:
     def __post_init__(self) -> None:
         if not self.train_file:
             raise ConfigError("train_file is required", hint="a file of preference pairs; see `qadapter data check`")
+        if not self.dtype:
+            object.__setattr__(self, "dtype", machine_dtype("bfloat16"))
         if self.dtype not in _DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
         if self.on_bad_row not in ("stop", "skip"):

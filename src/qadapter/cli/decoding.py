@@ -32,14 +32,20 @@ def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
     add_loading_flags(parser)
 
 
-def add_loading_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags of loading an artifact onto its base."""
+def add_loading_flags(parser: argparse.ArgumentParser, *, as_saved: bool = False) -> None:
+    """The flags of loading an artifact onto its base.
+
+    Args:
+        parser: receives them.
+        as_saved: without --dtype the weights stay in the dtype of the checkpoint on every machine.
+    """
     parser.add_argument("--base", metavar="ID|DIR", help="where the base model lies (default: as trained; checked)")
     parser.add_argument(
         "--dtype",
         choices=("auto", "bfloat16", "float16", "float32"),
-        default="auto",
-        help="of the weights (default: %(default)s, as saved)",
+        default="auto" if as_saved else None,
+        help="of the weights; auto is the checkpoint's (default: auto"
+        + (")" if as_saved else "; float32 on a CPU without bfloat16 instructions)"),
     )
     parser.add_argument(
         "--load-in", choices=("8bit", "4bit"), help="store the base's linear layers so (extra: quantized)"
@@ -71,7 +77,7 @@ def load(args: argparse.Namespace) -> tuple[QAdapterForCausalLM, PreTrainedToken
     import torch
     from transformers import set_seed
 
-    from ..model import QAdapterForCausalLM, load_tokenizer
+    from ..model import QAdapterForCausalLM, load_tokenizer, machine_dtype
     from .quiet import quiet_libraries
 
     quiet_libraries()
@@ -79,7 +85,7 @@ def load(args: argparse.Namespace) -> tuple[QAdapterForCausalLM, PreTrainedToken
     model = QAdapterForCausalLM.from_pretrained(
         args.directory,
         args.base,
-        dtype=args.dtype,
+        dtype=args.dtype or machine_dtype("auto"),
         load_in=args.load_in,
         trust_remote_code=args.trust_remote_code,
     )

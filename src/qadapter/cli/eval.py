@@ -98,14 +98,15 @@ def _evaluate(
         record["difference"] = difference_to_base(record, base, seed=measured.seed)
         record["agreement"] = judge_agreement(record, base)
         policies.append(record)
-    _write(directory, run_args, measured, model.config.name_or_path, base, policies)
+    loaded = {"base": model.config.name_or_path, "dtype": str(model.dtype).removeprefix("torch.")}
+    _write(directory, run_args, measured, loaded, base, policies)
 
 
 def _write(
     directory: str,
     run_args: EvalRunArguments,
     measured: EvaluationArguments,
-    base_name: str,
+    loaded: dict[str, str],
     base: dict[str, Any],
     policies: list[dict[str, Any]],
 ) -> None:
@@ -114,7 +115,7 @@ def _write(
 
     settings = {name: value for name, value in dataclasses.asdict(measured).items() if value not in (None, [])}
     # The first strength's figures stand at the top, where scripts look for them.
-    result: dict[str, Any] = {"adapter": directory, "base": base_name, "arguments": settings}
+    result: dict[str, Any] = {"adapter": directory, **loaded, "arguments": settings}
     for part in ("preference", "retention"):
         if part in policies[0]:
             result[part] = {name: value for name, value in policies[0][part].items() if name != "items"}
@@ -125,7 +126,10 @@ def _write(
     if run_args.report:
         write_evaluation_report(
             Path(run_args.report), title=f"Q-Adapter evaluation: {directory}", base=base, policies=policies,
-            facts={"adapter": directory, "base model": base_name, **settings, **_seconds([base, *policies])},
+            facts={
+                "adapter": directory, "base model": loaded["base"], "dtype": loaded["dtype"], **settings,
+                **_seconds([base, *policies]),
+            },
         )  # fmt: skip
     print(text if run_args.json else table(base, policies))
 

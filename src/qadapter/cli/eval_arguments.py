@@ -32,7 +32,11 @@ class EvalRunArguments:
     report: str | None = _meaning("write an HTML page about it to this file")
     json: bool = _meaning("print the JSON instead of the table", False)
     base: str | None = _meaning("where the base model lies (default: as trained; checked)")
-    dtype: str = _meaning("of the weights: auto (as saved), bfloat16, float16 or float32", "auto")
+    dtype: str = _meaning(
+        "of the weights: bfloat16, float16, float32, or auto, which is the checkpoint's (default: auto; float32 on a"
+        " CPU without bfloat16 instructions)",
+        "",
+    )
     load_in: str | None = _meaning("store the base's linear layers in 8bit or 4bit (extra: quantized)")
     trust_remote_code: bool = _meaning("run code that comes with the base model", False)
 
@@ -50,7 +54,7 @@ class EvalRunArguments:
                 raise ConfigError(f"{flag} {path}: the folder does not exist.")
             if path and Path(path).is_dir():
                 raise ConfigError(f"{flag} {path}: that is a folder; name a file in it.")
-        if self.dtype not in DTYPES:
+        if self.dtype and self.dtype not in DTYPES:
             raise ConfigError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 
 

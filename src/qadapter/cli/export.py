@@ -37,7 +37,7 @@ def add_parser(subparsers: Any) -> None:
         "--output", required=True, metavar="DIR", help="the folder to write; with hub the repository, OWNER/NAME"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the earlier export in --output")
-    add_loading_flags(parser)
+    add_loading_flags(parser, as_saved=True)
     parser.prepare = _adapter_first
     parser.set_defaults(run=run, keep_unknown=True)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..model import DEFAULT_MODEL
+from ..model import DEFAULT_MODEL, machine_dtype
 from ..model.loading import DTYPES
 from ..model.quantization import LOAD_IN
 from ..train import PRESETS, QAdapterTrainingArguments
@@ -40,7 +40,11 @@ class RunArguments:
         "train in several processes: config file of `accelerate launch`, such as recipes/accelerate/ddp.yaml"
     )
     num_processes: int | None = _meaning("with --launch: processes over all machines, instead of the config's number")
-    dtype: str = _meaning("storage of the frozen weights: bfloat16, float32, float16 or auto", "bfloat16")
+    dtype: str = _meaning(
+        "storage of the frozen weights: bfloat16, float32, float16, or auto, which is the checkpoint's (default:"
+        " bfloat16; float32 on a CPU without bfloat16 instructions)",
+        "",
+    )
     load_in: str | None = _meaning("store the frozen linear layers in 8bit or 4bit (extra: quantized)")
     device_map: str | None = _meaning("auto: spread the layers of one process over all its GPUs")
     revision: str | None = _meaning("branch, tag or commit of the model on the hub")
@@ -58,6 +62,8 @@ class RunArguments:
             check_eval_split(self.eval_split)
         if self.num_processes is not None and (not self.launch or self.num_processes < 1):
             raise ConfigError(f"--num-processes is for --launch and must be at least 1, got {self.num_processes}")
+        if not self.dtype:
+            self.dtype = machine_dtype("bfloat16")
         if self.dtype not in DTYPES:
             raise ConfigError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
         if self.load_in is not None and self.load_in not in LOAD_IN:

@@ -141,6 +141,7 @@ def plan_run(argv: Sequence[str]) -> Plan:
         raise ConfigError(f"--eval-strategy {training.eval_strategy.value} needs --eval-file or --eval-split.")
     resolved = {**default_values(), **saved, **given}
     resolved |= {name: getattr(training, name) for name in (*PRESETS[training.preset], "pairs_per_step")}
+    resolved["dtype"] = run.dtype
     checkpoint = None
     if run.resume:
         run_folder.refuse_contradictions({**default_values(), **saved}, resolved, MAY_CHANGE_ON_RESUME)

@@ -27,7 +27,7 @@ from ..evaluate import (
 from ..evaluate.judges import Checker, mean_score
 from ..evaluate.report import DialPoint, ReportRow, write_report
 from ..generate import Answer, answer_prompts
-from ..model import DEFAULT_MODEL, QAdapterForCausalLM, load_base, load_base_tokenizer
+from ..model import DEFAULT_MODEL, QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from ..train import QAdapterTrainer, QAdapterTrainingArguments, tokenize_dataset
 from ..train.callbacks import METRICS_FILE
 from .checker import brief_with_follow_up
@@ -72,11 +72,12 @@ def run_demo(
     size = size or DemoSize()
     torch.manual_seed(0)
     tokenizer = load_base_tokenizer(model)
-    base = load_base(model, dtype="bfloat16")
+    dtype = machine_dtype("bfloat16")
+    base = load_base(model, dtype=dtype)
     counts = {"train": size.train_pairs, "heldout": size.heldout_pairs}
     pairs = {name: shipped_pairs(name).select(range(count)) for name, count in counts.items()}
     args = QAdapterTrainingArguments(**{**_training_defaults(output_dir), **(training or {})})
-    _say(f"base model     {model}, {sum(p.numel() for p in base.parameters()) / 1e6:.0f}M parameters, frozen, bfloat16")
+    _say(f"base model     {model}, {sum(p.numel() for p in base.parameters()) / 1e6:.0f}M parameters, frozen, {dtype}")
     _say(f"preference     {PREFERENCE}")
     _say(f"data           {len(pairs['train'])} training pairs, {len(pairs['heldout'])} held out")
 
@@ -130,6 +131,7 @@ def run_demo(
             "probe_questions": len(questions),
         },
         "model": model,
+        "dtype": dtype,
         "constants": vars(args.constants),
         "learning_rate": args.learning_rate,
     }
@@ -202,7 +204,7 @@ def _report(
         prompts=[prompt[-1]["content"] for prompt in prompts[:6]],
         answers={_label(strength): [_shown(a) for a in given[:6]] for strength, given in answers.items()},
         facts={
-            "model": summary["model"],
+            "model": f"{summary['model']}, {summary['dtype']}",
             "training pairs": counts["train_pairs"],
             **summary["constants"],
             "learning rate": summary["learning_rate"],

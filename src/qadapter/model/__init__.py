@@ -14,11 +14,13 @@ modeling          QAdapterForCausalLM: the mixed policy as a causal LM, in forwa
 fingerprint       which base and which tokenizer an adapter belongs to
 artifact          saving and loading the folder
 quantization      a base in 8 or 4 bits
+default_dtype     the dtype of the weights where none is named
 loading           base models by name, and the default model without a model hub
 """
 
 from .artifact import load_tokenizer
 from .constants import QConstants
+from .default_dtype import machine_dtype
 from .loading import DEFAULT_MODEL, load_base, load_base_tokenizer
 from .lora import Rows, lora_config
 from .modeling import QAdapterForCausalLM
@@ -34,4 +36,5 @@ __all__ = [
     "load_base_tokenizer",
     "load_tokenizer",
     "lora_config",
+    "machine_dtype",
 ]

@@ -27,7 +27,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from ..core import BaseStates
 from ..data import Anchor, PreferenceCollator
 from ..errors import ConfigError, DataError
-from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer
+from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from .anchors import sample_anchors
 from .arguments import QAdapterTrainingArguments
 from .base_cache import BaseCache
@@ -91,7 +91,7 @@ class QAdapterTrainer(CheckpointingTrainer):
             args._n_gpu = 1
         name = model if isinstance(model, str) else model.config.name_or_path
         if isinstance(model, str):
-            model = load_base(model)
+            model = load_base(model, dtype=machine_dtype("auto"))
         tokenizer = processing_class or load_base_tokenizer(name)
         if not isinstance(model, QAdapterForCausalLM):
             set_seed(args.seed)  # the LoRA's first weights
@@ -137,8 +137,14 @@ class QAdapterTrainer(CheckpointingTrainer):
         if not count:
             return []
         logger.info("sampling %d anchors from the base", count)
-        limits = {"max_length": self.args.max_length, "seed": self.args.seed}
-        return from_main_process(lambda: sample_anchors(self.model, self.processing_class, count, **limits))
+        limits: dict[str, Any] = {"max_length": self.args.max_length, "seed": self.args.seed}
+
+        def say(done: int) -> None:
+            logger.info("  %d of %d anchors", done, count)
+
+        return from_main_process(
+            lambda: sample_anchors(self.model, self.processing_class, count, **limits, on_batch=say)
+        )
 
     # ------------------------------------------------------------------ batches
 
