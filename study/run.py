@@ -10,6 +10,7 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
 
     methods    that file as it is: the two presets, DPO and SFT with three learning rates each, Replay
     constants  the default preset with one constant changed at a time
+    reach      what lies beyond the dial up to 2: strengths 3 and 4, twice the learning rate, two epochs
     noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
     others     RPO (DPO with the likelihood of the chosen response), IPO, KTO and ORPO
     cost       every method on a few pairs, for its time and memory: run it alone, on a machine that does nothing else
@@ -62,6 +63,18 @@ CONSTANTS: Methods = {
 PARTS: dict[str, dict[str, Any]] = {
     "methods": {},
     "constants": {"methods": CONSTANTS, "strengths": [1, 2], "tasks": [], "text_file": None},
+    "reach": {
+        "methods": {
+            "default": ours(),
+            "sft_coef 0": ours(sft_coef=0.0),
+            "learning_rate 2e-3": ours(learning_rate=2e-3),
+            "two epochs": ours(num_train_epochs=2.0),
+            "DPO": BEST_DPO,
+        },
+        "strengths": [1, 2, 3, 4],
+        "tasks": [],
+        "text_file": None,
+    },
     "noise": {
         "methods": {
             "default": {**ours(), "label_noise": [0.0, 0.1, 0.2, 0.3]},

@@ -220,6 +220,29 @@ def margin(results: Results) -> float:
     return results["base"]["preference.logp_margin"]
 
 
+def reach_part() -> str:
+    """One table per set: what a stronger dial or longer training reaches."""
+    parts = []
+    for name in SETS:
+        if (results := load(name, "reach")) is None:
+            continue
+        strengths = [point["strength"] for point in results["lines"][0]["points"] if point["strength"]]
+        rows = []
+        for line in results["lines"]:
+            one = figures(line, results)
+            rows.append(
+                [
+                    line["label"],
+                    *(f"{p['gain']['value']:+.2f} at {p['x']['value']:.3f}" for p in line["points"] if p["strength"]),
+                    number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
+                    number(one["kl_vs_best_dpo_dialled_at_equal_behaviour"], ".2f"),
+                ]
+            )
+        head = ["", *(f"strength {strength:g}" for strength in strengths), "KL ÷ DPO's", "÷ DPO's dialled, at most"]
+        parts += [f"### {NAMES[name]}", table(head, rows)]
+    return "\n\n".join(parts)
+
+
 def noise_part() -> str:
     """One table per set: flipped labels."""
     parts = []
@@ -299,6 +322,7 @@ def page(text: str) -> str:
     made = {
         "methods": methods_part(summary()),
         "constants": constants_part(),
+        "reach": reach_part(),
         "noise": noise_part(),
         "cost": cost_part(),
     }
