@@ -32,6 +32,8 @@ SCENARIOS: dict[str, dict[str, Any]] = {
     "cached": {"cache_base": True, "base_cache_dir": "base-states", "alpha_0": 0.2},
     # SGD: the anchors' weight makes gradients large, and AdamW a full step of the rounding where another is zero.
     "anchored": {"anchors": ANCHORS, "train_sampling_strategy": "random", "optim": "sgd", "learning_rate": 0.01},
+    # Nothing fills up the last step of an epoch: its three pairs are left out.
+    "last dropped": {"dataloader_drop_last": True},
     "dropout": {"lora_dropout": 0.3},
 }
 """Arguments of a step of 4 pairs, which two processes divide between them."""

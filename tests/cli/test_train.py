@@ -98,7 +98,7 @@ def test_the_saved_config_gives_the_same_run_again(trained: Path, tmp_path: Path
 def test_the_dtype_of_the_machine_is_saved_and_a_saved_one_stays(
     run_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, instructions: bool, dtype: str
 ) -> None:
-    monkeypatch.setattr("qadapter.model.default_dtype.multiplies_bfloat16", lambda: instructions)
+    monkeypatch.setattr("qadapter.model.default_dtype.multiplies_bfloat16", lambda device: instructions)
     new = plan_run(["--train-file", "pairs.jsonl", "--output-dir", str(tmp_path / "new")])
     assert new.run.dtype == new.config["dtype"] == dtype
     config = run_copy / "config.yaml"
@@ -164,6 +164,19 @@ def test_resume_gives_the_weights_of_the_uninterrupted_run_bit_for_bit(
     assert all(torch.equal(resumed[name], weight) for name, weight in uninterrupted.items())
     steps = [json.loads(line)["step"] for line in (run_copy / "metrics.jsonl").read_text().splitlines()]
     assert steps[:3] == [2, 4, 6]
+
+
+def test_a_run_of_before_the_likelihood_term_goes_on_without_it(run_copy: Path) -> None:
+    shutil.rmtree(run_copy / "checkpoint-6")
+    checkpoint = run_copy / "checkpoint-4" / "qadapter_config.json"
+    config = json.loads(checkpoint.read_text())
+    del config["constants"]["sft_coef"]
+    checkpoint.write_text(json.dumps(config))
+    saved = yaml.safe_load((run_copy / "config.yaml").read_text())
+    del saved["sft_coef"]
+    (run_copy / "config.yaml").write_text(yaml.safe_dump(saved))
+    assert main(["train", "--output-dir", str(run_copy), "--resume"]) == 0
+    assert json.loads((run_copy / "qadapter_config.json").read_text())["constants"]["sft_coef"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -314,3 +327,19 @@ def test_anchors_are_sampled_once_and_kept(tiny_base: Path, pairs_file: Path, tm
     assert (tmp_path / "run" / "anchors.jsonl").read_text(encoding="utf-8") == anchors
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert any("anchor/kl" in line for line in lines)
+
+
+def test_lost_anchors_are_sampled_again(
+    tiny_base: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    flags = ["--model", str(tiny_base), "--train-file", str(pairs_file), "--output-dir", str(run), "--anchors", "3"]
+    flags += ["--dtype", "float32", "--max-length", "96", "--use-cpu", "--max-steps", "6", "--save-steps", "2"]
+    assert main(["train", *flags]) == 0
+    kept, weights = (run / "anchors.jsonl").read_text(), load_file(run / WEIGHTS)
+    (run / "anchors.jsonl").unlink()
+    shutil.rmtree(run / "checkpoint-6")
+    assert main(["train", "--output-dir", str(run), "--resume"]) == 0
+    assert "anchors.jsonl is missing: the anchors are sampled again" in capsys.readouterr().err
+    assert (run / "anchors.jsonl").read_text() == kept
+    assert all(torch.equal(load_file(run / WEIGHTS)[name], weight) for name, weight in weights.items())

@@ -121,6 +121,14 @@ def test_the_same_seed_gives_the_same_files(make_artifact: MakeArtifact, prompts
     assert weights[0] == weights[1] != weights[2]
 
 
+def test_a_quantized_base_takes_several_epochs(make_artifact: MakeArtifact, prompts_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes (extra: quantized) is not installed")
+    quick = ["--samples", "8", "--num-train-epochs", "2", "--max-new-tokens", "4", "--prompts", str(prompts_file)]
+    flags = ["--output", str(tmp_path / "out"), "--strength", "0.5", "--load-in", "4bit", *quick]
+    assert main(["export", str(make_artifact()), "--to", "distilled", *flags]) == 0
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
 def test_where_the_adapter_is_the_policy_already(
     make_artifact: MakeArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

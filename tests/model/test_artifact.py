@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from qadapter import QAdapterForCausalLM, load_tokenizer
 from qadapter.errors import ArtifactError, ConfigError
 from qadapter.model import QConstants
+from qadapter.model.artifact import LATER_CONSTANTS
 from qadapter.model.fingerprint import weights_fingerprint
 
 IDS = torch.arange(3, 19).reshape(2, 8)
@@ -136,6 +138,11 @@ def test_an_adapter_of_before_the_likelihood_term_loads_without_one(saved: Path)
     del constants["sft_coef"]
     edit(saved, constants=constants)
     assert QAdapterForCausalLM.from_pretrained(saved, make_base()).constants == PAPER
+
+
+def test_every_later_constant_leaves_out_its_term() -> None:
+    defaults = {field.name: field.default for field in dataclasses.fields(QConstants)}
+    assert {name: defaults[name] for name in LATER_CONSTANTS} == LATER_CONSTANTS
 
 
 def test_truncated_json(saved: Path) -> None:

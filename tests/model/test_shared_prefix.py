@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-import shutil
 
 import pytest
 import torch
 from conftest import FAMILIES, make_batch, make_model
+from torch.nn.attention.flex_attention import flex_attention
+from transformers.integrations.flex_attention import WrappedFlexAttention
 
 from qadapter.model import QAdapterForCausalLM
 from qadapter.model.shared_prefix import pack_pairs, packed_attention_mask, packed_states
@@ -82,12 +83,14 @@ def test_the_layout() -> None:
     assert column.tolist() == [1, 2, 3, 4, 1, 5, 6]
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler, which torch compiles FlexAttention with")
 @pytest.mark.parametrize(
     "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA"))]
 )
-def test_flex_attention_gives_the_same(device: str) -> None:
+def test_flex_attention_gives_the_same(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values; gradients too on CUDA (FlexAttention has no backward pass on a CPU)."""
+    if device == "cpu":
+        # As torch 2.13 compiles it for a CPU with AVX2 alone, its values are wrong.
+        monkeypatch.setattr(WrappedFlexAttention, "__call__", lambda self: flex_attention)
     batch, found = {name: value.to(device) for name, value in make_batch().items()}, []
     for attention in ("sdpa", "flex_attention"):
         model = make_model().to(device)

@@ -102,7 +102,7 @@ def test_a_model_that_does_not_end_a_users_turn_gives_plain_texts(tokenizer, mon
 
 
 def test_few_anchors_are_repeated(tokenizer) -> None:
-    """At least one for every two pairs."""
+    """All equally often, to the number nearest to one for every two pairs."""
     tokenized = tokenize_dataset(pairs(16), tokenizer, max_length=64)
     repeated = with_anchors(tokenized, ANCHORS, 64)
     assert list(repeated["anchor"]).count(True) == 8
@@ -164,6 +164,21 @@ def test_sampled_anchors_are_the_bases_own(tokenizer) -> None:
         for layer in model.row_router.layers:
             layer.lora_B["default"].weight.mul_(-3)
     assert anchors == sample_anchors(model, tokenizer, 5, max_new_tokens=4, seed=3)
+
+
+def test_what_the_base_recommends_for_decoding_does_not_touch_the_anchors(tokenizer) -> None:
+    plain, advised = make_model(constants=RESIDUAL), make_model(constants=RESIDUAL)
+    recommended = advised.generation_config
+    recommended.update(repetition_penalty=1e6, min_p=0.9, no_repeat_ngram_size=1, temperature=0.1)
+    found = [sample_anchors(model, tokenizer, 5, max_new_tokens=12, seed=3) for model in (plain, advised)]
+    assert found[0] == found[1]
+    assert advised.generation_config is recommended
+
+
+def test_anchors_without_weight_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"8 anchors with anchor_coef 0\.0 .* have no weight"):
+        arguments(tmp_path, preset="paper", anchors=8)
+    assert arguments(tmp_path, anchor_coef=0.0, anchors=0).anchors == 0
 
 
 def test_anchors_on_disk(tmp_path: Path) -> None:

@@ -117,6 +117,13 @@ def test_resume_is_bit_for_bit(tmp_path: Path, tokenizer) -> None:
     assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
 
 
+def test_float16_weights_are_refused(tmp_path: Path, tokenizer) -> None:
+    with pytest.raises(ConfigError, match="float16, in which small gradients vanish"):
+        QAdapterTrainer(
+            make_base().half(), arguments(tmp_path), train_dataset=pairs(), processing_class=tokenizer
+        )  # fmt: skip
+
+
 def test_resume_with_other_constants_is_refused(tmp_path: Path, tokenizer) -> None:
     args = arguments(tmp_path, save_strategy="steps", save_steps=1)
     QAdapterTrainer(make_base(), args, train_dataset=pairs(8), processing_class=tokenizer).train()

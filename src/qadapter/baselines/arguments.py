@@ -8,7 +8,7 @@ from typing import Any
 from peft import LoraConfig
 
 from ..errors import ConfigError
-from ..model import DEFAULT_MODEL, lora_config, machine_dtype
+from ..model import DEFAULT_MODEL, lora_config, machine_dtype, training_device
 
 # The frozen weights are multiplied as they are stored, so float16 would need a scaled loss.
 _DTYPES = ("bfloat16", "float32")
@@ -54,7 +54,7 @@ class CommonArguments:
         if not self.train_file:
             raise ConfigError("train_file is required", hint="a file of preference pairs; see `qadapter data check`")
         if not self.dtype:
-            object.__setattr__(self, "dtype", machine_dtype("bfloat16"))
+            object.__setattr__(self, "dtype", machine_dtype("bfloat16", training_device(self.use_cpu)))
         if self.dtype not in _DTYPES:
             raise ConfigError(f"dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
         if self.on_bad_row not in ("stop", "skip"):

@@ -74,10 +74,9 @@ def load(args: argparse.Namespace) -> tuple[QAdapterForCausalLM, PreTrainedToken
     Raises:
         ArtifactError: not an artifact, damaged, or trained on another base.
     """
-    import torch
     from transformers import set_seed
 
-    from ..model import QAdapterForCausalLM, load_tokenizer, machine_dtype
+    from ..model import QAdapterForCausalLM, decoding_device, load_tokenizer, machine_dtype
     from .quiet import quiet_libraries
 
     quiet_libraries()
@@ -85,12 +84,12 @@ def load(args: argparse.Namespace) -> tuple[QAdapterForCausalLM, PreTrainedToken
     model = QAdapterForCausalLM.from_pretrained(
         args.directory,
         args.base,
-        dtype=args.dtype or machine_dtype("auto"),
+        dtype=args.dtype or machine_dtype("auto", decoding_device()),
         load_in=args.load_in,
         trust_remote_code=args.trust_remote_code,
     )
-    if torch.cuda.is_available():
-        model.to("cuda")
+    if decoding_device() != "cpu":
+        model.to(decoding_device())
     set_seed(args.seed)
     return model, tokenizer
 

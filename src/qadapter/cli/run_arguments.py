@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..model import DEFAULT_MODEL, machine_dtype
-from ..model.loading import DTYPES
+from ..model import DEFAULT_MODEL
 from ..model.quantization import LOAD_IN
 from ..train import PRESETS, QAdapterTrainingArguments
 from .config import Values, flag_of
 from .holdout import check_eval_split
+
+# The frozen weights are multiplied as they are stored: float16 would need a scaled loss.
+_DTYPES = ("bfloat16", "float32", "auto")
 
 
 def _meaning(text: str, default: Any = None) -> Any:
@@ -41,8 +43,8 @@ class RunArguments:
     )
     num_processes: int | None = _meaning("with --launch: processes over all machines, instead of the config's number")
     dtype: str = _meaning(
-        "storage of the frozen weights: bfloat16, float32, float16, or auto, which is the checkpoint's (default:"
-        " bfloat16; float32 on a CPU without bfloat16 instructions)",
+        "storage of the frozen weights: bfloat16, float32, or auto, which is the checkpoint's (default: bfloat16;"
+        " float32 on a CPU without bfloat16 instructions)",
         "",
     )
     load_in: str | None = _meaning("store the frozen linear layers in 8bit or 4bit (extra: quantized)")
@@ -62,10 +64,8 @@ class RunArguments:
             check_eval_split(self.eval_split)
         if self.num_processes is not None and (not self.launch or self.num_processes < 1):
             raise ConfigError(f"--num-processes is for --launch and must be at least 1, got {self.num_processes}")
-        if not self.dtype:
-            self.dtype = machine_dtype("bfloat16")
-        if self.dtype not in DTYPES:
-            raise ConfigError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.dtype and self.dtype not in _DTYPES:
+            raise ConfigError(f"--dtype must be one of {', '.join(_DTYPES)}, got {self.dtype!r}")
         if self.load_in is not None and self.load_in not in LOAD_IN:
             raise ConfigError(f"--load-in must be one of {', '.join(LOAD_IN)}, got {self.load_in!r}")
         if self.device_map and self.launch:

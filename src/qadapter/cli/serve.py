@@ -122,11 +122,11 @@ def load(args: argparse.Namespace) -> ServedModel:
     Raises:
         QAdapterError: adapters that cannot be used.
     """
-    from ..model import machine_dtype
+    from ..model import decoding_device, machine_dtype
     from ..serve.adapters import load_adapters
 
     with ThreadPoolExecutor(max_workers=1) as thread:
-        dtype = args.dtype or machine_dtype("auto")
+        dtype = args.dtype or machine_dtype("auto", decoding_device())
         given = {"dtype": dtype, "load_in": args.load_in, "trust_remote_code": args.trust_remote_code}
         return thread.submit(load_adapters, args.adapters, args.base, **given).result()
 

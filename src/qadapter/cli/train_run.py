@@ -12,9 +12,10 @@ from typing import NamedTuple
 from datasets import Dataset
 from transformers import set_seed
 
-from ..data import load_preference_dataset, read_anchors, write_anchors
+from ..data import Anchor, load_preference_dataset, read_anchors, write_anchors
 from ..errors import BatchTooLargeError, ConfigError
-from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer
+from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
+from ..model.artifact import LATER_CONSTANTS
 from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments
 from . import run_folder
 from .config import Values, build, parse_flags, read_yaml
@@ -71,7 +72,7 @@ def train(argv: Sequence[str]) -> int:
     set_seed(training.seed)  # the LoRA's first weights
     model = QAdapterForCausalLM(base, training.constants, training.lora_config)
     anchors_file = output_dir / run_folder.ANCHORS_FILE
-    kept = read_anchors(anchors_file) if training.anchors and plan.checkpoint is not None else None
+    kept = _kept_anchors(anchors_file) if training.anchors and plan.checkpoint is not None else None
     trainer = QAdapterTrainer(model, training, None, train_dataset, eval_dataset, tokenizer, anchors=kept)
     if trainer.is_world_process_zero():
         # Not before now: a run that cannot start must not cost the earlier one.
@@ -94,6 +95,15 @@ def train(argv: Sequence[str]) -> int:
     if trainer.is_world_process_zero():
         _report(output_dir, metrics, run, len(eval_dataset or []))
     return 0
+
+
+def _kept_anchors(path: Path) -> list[Anchor] | None:
+    if path.exists():
+        return read_anchors(path)
+    logger.warning(
+        "%s is missing: the anchors are sampled again, the same ones as before only on the same machine.", path
+    )
+    return None
 
 
 def launch_run(argv: Sequence[str]) -> bool:
@@ -141,7 +151,7 @@ def plan_run(argv: Sequence[str]) -> Plan:
         raise ConfigError(f"--eval-strategy {training.eval_strategy.value} needs --eval-file or --eval-split.")
     resolved = {**default_values(), **saved, **given}
     resolved |= {name: getattr(training, name) for name in (*PRESETS[training.preset], "pairs_per_step")}
-    resolved["dtype"] = run.dtype
+    run.dtype = resolved["dtype"] = run.dtype or machine_dtype("bfloat16", training.device.type)
     checkpoint = None
     if run.resume:
         run_folder.refuse_contradictions({**default_values(), **saved}, resolved, MAY_CHANGE_ON_RESUME)
@@ -170,7 +180,8 @@ def _saved_config(output_dir: Path) -> Values:
     path = output_dir / run_folder.RUN_CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"--resume: {path} does not exist.", hint="leave --resume out to start a run")
-    return read_yaml(path, TYPES)
+    # A run of before there was such a term was trained without it.
+    return {**LATER_CONSTANTS, **read_yaml(path, TYPES)}
 
 
 def _worth_saving(resolved: Values) -> Values:

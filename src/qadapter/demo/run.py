@@ -27,7 +27,7 @@ from ..evaluate import (
 from ..evaluate.judges import Checker, mean_score
 from ..evaluate.report import DialPoint, ReportRow, write_report
 from ..generate import Answer, answer_prompts
-from ..model import DEFAULT_MODEL, QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
+from ..model import DEFAULT_MODEL, QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype, training_device
 from ..train import QAdapterTrainer, QAdapterTrainingArguments, tokenize_dataset
 from ..train.callbacks import METRICS_FILE
 from .checker import brief_with_follow_up
@@ -72,7 +72,7 @@ def run_demo(
     size = size or DemoSize()
     torch.manual_seed(0)
     tokenizer = load_base_tokenizer(model)
-    dtype = machine_dtype("bfloat16")
+    dtype = machine_dtype("bfloat16", training_device(use_cpu=False))
     base = load_base(model, dtype=dtype)
     counts = {"train": size.train_pairs, "heldout": size.heldout_pairs}
     pairs = {name: shipped_pairs(name).select(range(count)) for name, count in counts.items()}

@@ -93,8 +93,9 @@ def _train(
             num_train_epochs=args.num_train_epochs,
             per_device_train_batch_size=args.per_device_train_batch_size,
             auto_micro_batch=True,
-            # The mixed policy does not change: from the second epoch on its two passes are saved.
-            cache_base=args.num_train_epochs > 1,
+            # The mixed policy does not change: from the second epoch on its two passes are saved. What is kept is
+            # found again by the base's fingerprint, which a quantized one lacks.
+            cache_base=args.num_train_epochs > 1 and student.base_fingerprint is not None,
             base_cache_dir=str(Path(work) / "mixed-states"),
             save_strategy="no",
             seed=args.seed,

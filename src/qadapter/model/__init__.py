@@ -20,7 +20,7 @@ loading           base models by name, and the default model without a model hub
 
 from .artifact import load_tokenizer
 from .constants import QConstants
-from .default_dtype import machine_dtype
+from .default_dtype import decoding_device, machine_dtype, training_device
 from .loading import DEFAULT_MODEL, load_base, load_base_tokenizer
 from .lora import Rows, lora_config
 from .modeling import QAdapterForCausalLM
@@ -32,9 +32,11 @@ __all__ = [
     "QAdapterForCausalLM",
     "QConstants",
     "Rows",
+    "decoding_device",
     "load_base",
     "load_base_tokenizer",
     "load_tokenizer",
     "lora_config",
     "machine_dtype",
+    "training_device",
 ]

@@ -272,19 +272,19 @@ def local_folder(directory: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
-# Constants of training that adapters were saved without before there was such a term: their default leaves it out.
-_LATER_CONSTANTS = {"sft_coef"}
+LATER_CONSTANTS = {"sft_coef": 0.0}
+"""Constants of training that adapters were saved without before there was such a term, and the value without it."""
 
 
 def read_constants(config: dict[str, Any], directory: Path) -> QConstants:
     """The constants in an artifact's config. Raises `ArtifactError` where some are missing, unknown or senseless."""
     fields = {field.name for field in dataclasses.fields(QConstants)}
     saved = config["constants"]
-    if not isinstance(saved, dict) or saved.keys() | _LATER_CONSTANTS != fields:
-        wrong = sorted(fields ^ (set(saved) | _LATER_CONSTANTS)) if isinstance(saved, dict) else saved
+    if not isinstance(saved, dict) or saved.keys() | LATER_CONSTANTS.keys() != fields:
+        wrong = sorted(fields ^ (saved.keys() | LATER_CONSTANTS)) if isinstance(saved, dict) else saved
         raise ArtifactError(f"{directory / CONFIG_FILE} is damaged: constants missing or unknown: {wrong}.")
     try:
-        return QConstants(**saved)
+        return QConstants(**{**LATER_CONSTANTS, **saved})
     except ConfigError as error:
         raise ArtifactError(f"{directory / CONFIG_FILE} is damaged: {error}") from error
 

@@ -111,6 +111,12 @@ class QAdapterTrainingArguments(TrainingArguments):
             raise ConfigError(f"lora_r must be at least 1, got {self.lora_r}")
         if self.anchors is None or self.anchors < 0:
             raise ConfigError(f"anchors must be at least 0, got {self.anchors}")
+        if self.anchors and not self.anchor_coef:
+            raise ConfigError(
+                f"{self.anchors} anchors with anchor_coef {self.anchor_coef} would be sampled and have no weight.",
+                hint=f"anchor_coef {PRESETS['default']['anchor_coef']:g} is the default preset's; anchors 0 leaves "
+                "them out",
+            )
         if self.auto_micro_batch and self.auto_find_batch_size:
             raise ConfigError(
                 "auto_micro_batch keeps the batch size and auto_find_batch_size of transformers changes it: choose one."

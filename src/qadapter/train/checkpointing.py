@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import ArtifactError, ConfigError
 from ..model import QAdapterForCausalLM
-from ..model.artifact import ADAPTER_FOLDER, read_config
+from ..model.artifact import ADAPTER_FOLDER, read_config, read_constants
 from .fitting import FittingTrainer
 from .sharding import load_adapter, load_optimizer, whole_adapter, whole_optimizer
 
@@ -61,10 +61,11 @@ class CheckpointingTrainer(FittingTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         target: QAdapterForCausalLM = self.accelerator.unwrap_model(model or self.model)
-        saved = read_config(resume_from_checkpoint)["constants"]
-        if saved != vars(target.constants):
+        saved = read_constants(read_config(resume_from_checkpoint), Path(resume_from_checkpoint))
+        if saved != target.constants:
             raise ConfigError(
-                f"{resume_from_checkpoint} was trained with other constants: {saved}, now {vars(target.constants)}.",
+                f"{resume_from_checkpoint} was trained with other constants: {vars(saved)}, "
+                f"now {vars(target.constants)}.",
                 hint="resume with the saved constants, or start a new output_dir",
             )
         folder = Path(resume_from_checkpoint) / ADAPTER_FOLDER

@@ -79,7 +79,7 @@ _PAIRS_PER_ANCHOR = 2
 def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_length: int | None) -> Dataset | None:
     """The pairs and the anchors as one data set, with a column `anchor`; either alone where the other is missing.
 
-    Beside pairs, every anchor is there as often as it takes to have one for every two pairs, at least once.
+    Beside pairs, all anchors are repeated equally often, at least once, so that there is about one for every two pairs.
 
     Args:
         tokenized: pairs from `tokenize_dataset`, or None.

@@ -91,7 +91,7 @@ class QAdapterTrainer(CheckpointingTrainer):
             args._n_gpu = 1
         name = model if isinstance(model, str) else model.config.name_or_path
         if isinstance(model, str):
-            model = load_base(model, dtype=machine_dtype("auto"))
+            model = load_base(model, dtype=machine_dtype("auto", args.device.type))
         tokenizer = processing_class or load_base_tokenizer(name)
         if not isinstance(model, QAdapterForCausalLM):
             set_seed(args.seed)  # the LoRA's first weights
@@ -100,6 +100,11 @@ class QAdapterTrainer(CheckpointingTrainer):
             raise ConfigError("peft_config was given, but the model already holds its LoRA.")
         elif model.constants != args.constants:
             raise ConfigError(f"the model's constants {model.constants} are not those of args, {args.constants}.")
+        if model.dtype == torch.float16:
+            raise ConfigError(
+                "the base's weights are float16, in which small gradients vanish: the loss is not scaled.",
+                hint="load it with dtype bfloat16 or float32",
+            )
 
         def tokenized(dataset: Any) -> Any:
             if isinstance(dataset, dict):
@@ -207,7 +212,8 @@ class QAdapterTrainer(CheckpointingTrainer):
     ) -> tuple[list, Tensor]:
         """The micro-batches of one step and the number of pairs in them, over all processes."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        if batches and self.args.world_size > 1 and self.accelerator.gradient_state.end_of_dataloader:
+        padded = self.args.world_size > 1 and not self.args.dataloader_drop_last
+        if batches and padded and self.accelerator.gradient_state.end_of_dataloader:
             # Not accelerate's own remainder, which is wrong where batches are skipped to resume.
             left = len(self.train_dataset) % (self._train_batch_size * self.args.world_size)
             batches[-1] = mark_counted(batches[-1], process=self.args.process_index, left=left)
