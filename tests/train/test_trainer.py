@@ -117,6 +117,16 @@ def test_resume_is_bit_for_bit(tmp_path: Path, tokenizer) -> None:
     assert losses(tmp_path / "resumed") == losses(tmp_path / "whole")
 
 
+def test_what_is_dropped_in_training_is_measured(tmp_path: Path, tokenizer) -> None:
+    found = []
+    for drop in (False, True):
+        args = arguments(tmp_path, dataloader_drop_last=drop, per_device_eval_batch_size=4)
+        trainer = QAdapterTrainer(make_base(), args, None, pairs(8), pairs(7, seed=1), tokenizer)
+        found.append(trainer.evaluate()["eval_loss"])
+        assert args.dataloader_drop_last is drop
+    assert found[0] == found[1]
+
+
 def test_float16_weights_are_refused(tmp_path: Path, tokenizer) -> None:
     with pytest.raises(ConfigError, match="float16, in which small gradients vanish"):
         QAdapterTrainer(

@@ -265,6 +265,14 @@ class QAdapterTrainer(CheckpointingTrainer):
 
     # ------------------------------------------------------------------ evaluation
 
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        """Batches of all held-out pairs: `dataloader_drop_last` is about the steps of training."""
+        dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.args.dataloader_drop_last = dropped
+
     def evaluation_loop(
         self,
         dataloader: DataLoader,
