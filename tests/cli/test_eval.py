@@ -143,6 +143,7 @@ def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:
     from qadapter.cli.eval_arguments import TYPES
 
     text = evaluate(capsys, "--help")
+    assert "(default: )" not in text
     for one in TYPES:
         for field in dataclasses.fields(one):
             assert f"--{field.name.replace('_', '-')}\n" in text

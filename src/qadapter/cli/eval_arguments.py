@@ -84,7 +84,7 @@ def help_text() -> str:
         lines += ["", f"{title}:"]
         for name in names:
             meaning, default = str(fields[name].metadata["help"]), fields[name].default
-            if default not in (None, False, dataclasses.MISSING):
+            if default not in (None, False, "", dataclasses.MISSING):
                 meaning += f" (default: {default:g})" if isinstance(default, float) else f" (default: {default})"
             lines.append(f"  {flag_of(name)}")
             lines += textwrap.wrap(meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
