@@ -114,6 +114,7 @@ def test_answers_with_other_settings_are_not_mixed(
     assert answer(trained, prompts, out) == 0
     assert answer(trained, prompts, out, "--temperature", "1") == 2
     assert "with other settings than now" in capsys.readouterr().err
+    assert json.loads(out.read_text().splitlines()[0])["settings"]["load_in"] is None
     prompts.write_text(prompts.read_text().replace("cat", "dog"))
     assert answer(trained, prompts, out) == 2
     assert "another prompt" in capsys.readouterr().err

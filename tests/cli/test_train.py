@@ -343,3 +343,8 @@ def test_lost_anchors_are_sampled_again(
     assert "anchors.jsonl is missing: the anchors are sampled again" in capsys.readouterr().err
     assert (run / "anchors.jsonl").read_text() == kept
     assert all(torch.equal(load_file(run / WEIGHTS)[name], weight) for name, weight in weights.items())
+
+
+def test_what_a_batch_that_does_not_fit_is_met_with_may_be_added_on_resume(run_copy: Path) -> None:
+    plan = plan_run(["--output-dir", str(run_copy), "--resume", "--activation-checkpointing", "--auto-micro-batch"])
+    assert plan.training.activation_checkpointing

@@ -119,6 +119,9 @@ def test_length_normalized_returns_are_means_over_a_responses_own_tokens() -> No
     torch.testing.assert_close(normalized.return_chosen, whole.return_chosen / 5)
     torch.testing.assert_close(normalized.return_rejected, whole.return_rejected / 3)
     torch.testing.assert_close(normalized.chi2, whole.chi2)
+    with_likelihood = preference_objective(*args, gamma=0.9, chi2_coef=0.0, sft_coef=0.4, length_normalized=True)
+    torch.testing.assert_close(with_likelihood.chosen_nll, whole.chosen_nll)
+    torch.testing.assert_close(with_likelihood.loss, normalized.loss + 0.4 * whole.chosen_nll / 5)
 
 
 def test_reward_to_q_and_back() -> None:

@@ -89,6 +89,7 @@ def _answer_file(args: argparse.Namespace, decoding: dict[str, Any]) -> int:
         "adapter_sha256": adapter_fingerprint(model.peft_model),
         "constants": dataclasses.asdict(model.constants),
         "dtype": str(model.dtype),
+        "load_in": args.load_in,
         "max_new_tokens": args.max_new_tokens,
         "system": args.system,
         **decoding,

@@ -91,6 +91,9 @@ MAY_CHANGE_ON_RESUME = {
     *("logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica"),
     *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_revision"),
     *("hub_always_push", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "dataloader_pin_memory"),
+    # What a batch that does not fit is met with.
+    *("activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing"),
+    *("gradient_checkpointing_kwargs", "dataloader_num_workers"),
     "base_cache_dir",
 }
 

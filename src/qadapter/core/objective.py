@@ -59,7 +59,8 @@ def preference_objective(
         sft_coef: λ ≥ 0: weight of the chosen response's negative log-likelihood, reward units per nat; no part of the
             paper.
         value_state: the state whose value is subtracted: the one after the token ("next") or before it ("same").
-        length_normalized: whether a response's return is divided by its own number of tokens.
+        length_normalized: whether a response's return is divided by its own number of tokens, and with it the chosen
+            response's likelihood in the loss.
 
     Returns:
         The terms, each [pairs].
@@ -87,8 +88,10 @@ def preference_objective(
     preference_loss = bradley_terry_loss(return_chosen, return_rejected)
     chi2 = chi2_penalty(r_chosen_t, mask_chosen, r_rejected_t, mask_rejected)
     nll = chosen_nll(policy_logp_t.chunk(2)[0], mask_chosen)
+    # Like is weighed against like: a whole response's return against its likelihood, or both by the token.
+    likelihood_loss = nll / lengths.chunk(2)[0] if length_normalized else nll
     return ObjectiveTerms(
-        loss=preference_loss + chi2_coef * chi2 + sft_coef * nll,
+        loss=preference_loss + chi2_coef * chi2 + sft_coef * likelihood_loss,
         preference_loss=preference_loss,
         chi2=chi2,
         chosen_nll=nll,
