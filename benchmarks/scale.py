@@ -304,10 +304,10 @@ on several cards base and LoRA are divided among them, and one card holds two la
 |---|---|---|---|---|---|---|
 {chr(10).join(memory)}
 
-The base cache on disk, per million pairs: 8 bytes a response token where α₀ = α̃ (the default), 8 + 2 · hidden
-otherwise.
+The base cache on disk, per million pairs: 8 bytes a response token where α₀ = α̃ and there are no anchors,
+8 + 2 · hidden otherwise (so in the default, whose anchors add about one row for every two pairs).
 
-| model | α₀ = α̃ | otherwise |
+| model | α₀ = α̃, no anchors | otherwise |
 |---|---|---|
 {disk}
 """

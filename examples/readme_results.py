@@ -69,7 +69,7 @@ def measured() -> str:
             f"({cached:.1f}× with `--cache-base`, from the second epoch on) with "
             f"{figures['train_memory_vs_trl']:.2f}× its peak memory; a token decoded at strength 0.5 takes "
             f"{mixed:.2f}× the base's time, {folded:.2f}× after `fold()` "
-            "([benchmarks](benchmarks/README.md); reproduce with `make bench`)."
+            "([benchmarks](benchmarks/README.md); reproduce with `make bench PAIRS=FILE`)."
             + ("" if gpu else " No GPU has been measured yet."),
         ]
     return "\n".join(lines)
@@ -88,9 +88,10 @@ def studied() -> list[str]:
     ]
     pairs = max(found["pairs"] for found in sets.values())
     return [
-        f"On public preference sets, after one pass over {pairs} pairs, beside "
+        f"On public preference sets, after one pass over at most {pairs} pairs, beside "
         "DPO and SFT with the best of three learning rates each ([docs/study.md](docs/study.md) says how it was "
-        "measured, and where we fall short; a dash: that behaviour is not reached):",
+        "measured, and where we fall short; a dash: that behaviour is "
+        "not reached, or DPO gained nothing to reach):",
         "",
         "| set | method | behaviour gained | answers in a loop | KL to the base | KL at DPO's behaviour ÷ DPO's "
         "| benchmarks, points |",

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import io
+import shutil
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModelForCausalLM
 
 from qadapter import QAdapterForCausalLM, load_tokenizer
+from qadapter.cli.decoding import load
 from qadapter.cli.main import build_parser, main
+from qadapter.cli.serve import load as load_served
 from qadapter.generate import answer_prompts
+from qadapter.model import default_dtype
 
 SHORT = ["--max-new-tokens", "8"]
+LOADING = {"load_in": None, "trust_remote_code": False, "seed": 0}
 
 
 def out_of(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -96,3 +103,21 @@ def test_errors(argv: list[str], said: str, trained: Path, capsys: pytest.Captur
 def test_prompts_may_stand_before_and_behind_flags(words: str) -> None:
     args = build_parser().parse_args(["generate", *words.split()])
     assert (args.directory, args.words, args.strength, args.seed) == ("DIR", ["PROMPT"], [0.5, 1.0], 3)
+
+
+@pytest.mark.parametrize("instructions", [True, False])
+def test_without_a_dtype_the_weights_are_in_one_that_the_machine_multiplies(
+    instructions: bool, trained: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(default_dtype, "multiplies_bfloat16", lambda device: instructions)
+    base = shutil.copytree(tiny_base, tmp_path / "bfloat16")
+    AutoModelForCausalLM.from_pretrained(tiny_base, dtype=torch.bfloat16).save_pretrained(base)
+    loaded = {
+        "generate": load(Namespace(directory=str(trained), base=str(base), dtype=None, **LOADING))[0],
+        "serve": load_served(Namespace(adapters=[str(trained)], base=str(base), dtype=None, **LOADING)).model,
+        "export": load(Namespace(directory=str(trained), base=str(base), dtype="auto", **LOADING))[0],
+    }
+    own = torch.bfloat16 if instructions else torch.float32
+    assert {name: model.dtype for name, model in loaded.items()} == {
+        "generate": own, "serve": own, "export": torch.bfloat16
+    }  # fmt: skip

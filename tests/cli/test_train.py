@@ -6,17 +6,19 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
 from qadapter import QAdapterForCausalLM, load_tokenizer
-from qadapter.cli import train_run
+from qadapter.cli import run_folder, train_run
 from qadapter.cli.holdout import split_by_prompt
 from qadapter.cli.main import main
 from qadapter.cli.train_run import plan_run
 from qadapter.errors import ConfigError, DataError
+from qadapter.evaluate import EvaluationArguments, read_inputs
 from qadapter.train import PRESETS
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
@@ -132,6 +134,37 @@ def test_overwrite_replaces_the_run_and_nothing_else(run_copy: Path) -> None:
     assert (run_copy / "notes.txt").read_text() == "mine"
     assert (run_copy / "checkpoint-mine").is_dir()
     assert {path.name for path in run_copy.glob("checkpoint-[0-9]*")} == {"checkpoint-1"}
+
+
+def test_the_pairs_that_were_split_off_can_be_evaluated(trained: Path, pairs_file: Path) -> None:
+    held_out = [json.loads(line) for line in (trained / "heldout.jsonl").read_text().splitlines()]
+    every = [json.loads(line) for line in pairs_file.read_text().splitlines()]
+    assert len(held_out) == 6
+    assert all(row in every for row in held_out)
+
+
+def test_overwriting_takes_no_file_that_the_new_run_reads(run_copy: Path) -> None:
+    held_out = run_copy / "heldout.jsonl"
+    before = held_out.read_text()
+    run_folder.clear_run(run_copy, in_use=(None, str(held_out)))
+    assert held_out.read_text() == before
+    run_folder.clear_run(run_copy, in_use=("other.jsonl", None))
+    assert not held_out.exists()
+
+
+def test_held_out_pairs_on_the_hub_are_those_of_its_split_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = []
+
+    def load_dataset(name: str, split: str) -> datasets.Dataset:
+        splits.append(split)
+        return datasets.Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    flags = ["--train-file", "org/pairs", "--eval-file", "org/pairs", "--output-dir", str(tmp_path / "run")]
+    plan = plan_run(flags)
+    train_run._datasets(plan.run, plan.training)
+    read_inputs(EvaluationArguments(preference_file="org/pairs"))
+    assert splits == ["train", "test", "test"]
 
 
 def test_a_run_that_cannot_start_does_not_cost_the_earlier_one(

@@ -17,6 +17,7 @@ from qadapter.compare import TYPES, compare_results, make_plan, run_comparison, 
 from qadapter.compare.frontier import Point, area_under, cost_of
 from qadapter.errors import ConfigError, DataError, QAdapterError
 from qadapter.evaluate import measure_policy
+from qadapter.evaluate.judges import SAME_TEXT
 from qadapter.train import PRESETS
 
 Values = Callable[..., dict[str, Any]]
@@ -151,8 +152,12 @@ def test_a_failed_job_keeps_what_was_finished(
     assert measured == [0, 1, 0.5], "all of it was kept"
 
 
-def test_a_judge_that_scores_nothing_is_no_finished_job(values: Values, monkeypatch: pytest.MonkeyPatch) -> None:
-    failing = {"judged": 0, "failed": 3, "notes": ["OSError: no license"] * 3}
+@pytest.mark.parametrize("ties", [0, 2])
+def test_a_judge_that_scores_nothing_is_no_finished_job(
+    values: Values, monkeypatch: pytest.MonkeyPatch, ties: int
+) -> None:
+    """A tie of two answers with the same text does not show that the judge works: nobody was asked."""
+    failing = {"items": [0.5] * ties + [None] * 3, "notes": [SAME_TEXT] * ties + ["OSError: no license"] * 3}
     monkeypatch.setattr(running, "measure_policy", lambda *_, **__: {"judges": {"checker:m:f": failing}})
     with pytest.raises(QAdapterError, match="checker:m:f scored none of the 3 answers: OSError: no license"):
         compare(values())

@@ -11,7 +11,7 @@ from conftest import PAPER, RESIDUAL, make_batch, make_model, randomize_adapter
 from exported import DORA, dense_kl, record_of, reloaded
 from peft import LoraConfig
 
-from qadapter import QConstants
+from qadapter import QAdapterForCausalLM, QConstants
 from qadapter.cli.main import main
 from qadapter.errors import UnsupportedModelError
 from qadapter.export.student import Student
@@ -127,6 +127,19 @@ def test_a_quantized_base_takes_several_epochs(make_artifact: MakeArtifact, prom
     flags = ["--output", str(tmp_path / "out"), "--strength", "0.5", "--load-in", "4bit", *quick]
     assert main(["export", str(make_artifact()), "--to", "distilled", *flags]) == 0
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+def test_float16_is_refused_before_anything_slow(
+    make_artifact: MakeArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = str(make_artifact())
+    # Rounded to float16, a tiny random base is another one by its fingerprint.
+    monkeypatch.setattr(QAdapterForCausalLM, "dtype", torch.float16)
+    flags = ["--output", str(tmp_path / "out"), "--strength", "0.5"]
+    assert main(["export", adapter, "--to", "distilled", *flags]) == 2
+    said = capsys.readouterr().err
+    assert "small gradients vanish" in said
+    assert "sampling" not in said
 
 
 def test_where_the_adapter_is_the_policy_already(

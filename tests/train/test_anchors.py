@@ -175,10 +175,12 @@ def test_what_the_base_recommends_for_decoding_does_not_touch_the_anchors(tokeni
     assert advised.generation_config is recommended
 
 
-def test_anchors_without_weight_are_refused(tmp_path: Path) -> None:
+def test_anchors_without_weight_are_refused(tmp_path: Path, tokenizer) -> None:
     with pytest.raises(ConfigError, match=r"8 anchors with anchor_coef 0\.0 .* have no weight"):
         arguments(tmp_path, preset="paper", anchors=8)
-    assert arguments(tmp_path, anchor_coef=0.0, anchors=0).anchors == 0
+    without = arguments(tmp_path, anchor_coef=0.0, anchors=0)
+    with pytest.raises(ConfigError, match="2 anchors were given, and anchor_coef 0 gives them no weight"):
+        QAdapterTrainer(make_base(), without, train_dataset=pairs(4), processing_class=tokenizer, anchors=ANCHORS)
 
 
 def test_anchors_on_disk(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from peft import LoraConfig
 from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments
 from qadapter.data import PreferenceCollator
 from qadapter.errors import ConfigError, DataError
+from qadapter.model import default_dtype
 from qadapter.train import PRESETS, tokenize_dataset
 from qadapter.train.sampler import LengthGroupedSampler
 
@@ -125,6 +126,18 @@ def test_what_is_dropped_in_training_is_measured(tmp_path: Path, tokenizer) -> N
         found.append(trainer.evaluate()["eval_loss"])
         assert args.dataloader_drop_last is drop
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("instructions", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_base_by_name_is_loaded_in_a_dtype_that_the_machine_multiplies(
+    tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch, instructions: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr(default_dtype, "multiplies_bfloat16", lambda device: instructions)
+    make_base().to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    trainer = QAdapterTrainer(
+        str(tmp_path / "base"), arguments(tmp_path), train_dataset=pairs(), processing_class=tokenizer
+    )
+    assert trainer.model.base.dtype == dtype
 
 
 def test_float16_weights_are_refused(tmp_path: Path, tokenizer) -> None:

@@ -30,9 +30,12 @@ class RunArguments:
 
     model: str = _meaning("base model: hub id or folder", DEFAULT_MODEL)
     train_file: str | None = _meaning("preference pairs: .jsonl, .json, .csv, .parquet, or a hub data set id")
-    eval_file: str | None = _meaning("held-out pairs, evaluated at the end (and as --eval-strategy says)")
+    eval_file: str | None = _meaning(
+        "held-out pairs, evaluated at the end (and as --eval-strategy says); of a hub data set its split test"
+    )
     eval_split: float | None = _meaning(
-        "instead of --eval-file: share (below 1) or number of pairs of the train file, split off by prompt"
+        "instead of --eval-file: share (below 1) or number of pairs of the train file, split off by prompt, and "
+        "written to heldout.jsonl in --output-dir"
     )
     style: str | None = _meaning("for DSP raw records: the style whose response is chosen")
     config: str | None = _meaning("YAML file with any of these fields; flags win over it")
@@ -91,7 +94,7 @@ MAY_CHANGE_ON_RESUME = {
     *("logging_strategy", "logging_steps", "logging_first_step", "log_level", "log_level_replica"),
     *("push_to_hub", "hub_model_id", "hub_strategy", "hub_token", "hub_private_repo", "hub_revision"),
     *("hub_always_push", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id", "dataloader_pin_memory"),
-    # What a batch that does not fit is met with.
+    # What saves memory, or keeps batches coming.
     *("activation_checkpointing", "activation_checkpointing_kwargs", "gradient_checkpointing"),
     *("gradient_checkpointing_kwargs", "dataloader_num_workers"),
     "base_cache_dir",

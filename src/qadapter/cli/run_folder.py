@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 EVAL_METRICS_FILE = "eval_metrics.json"
 ANCHORS_FILE = "anchors.jsonl"
+HELD_OUT_FILE = "heldout.jsonl"
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
@@ -64,14 +65,21 @@ def last_complete_checkpoint(output_dir: Path) -> Path:
     )
 
 
-def clear_run(output_dir: Path) -> None:
-    """Remove the checkpoints, the adapter, the anchors and the metrics of an earlier run, and nothing else.
+def clear_run(output_dir: Path, *, in_use: Sequence[str | None] = ()) -> None:
+    """Remove what an earlier run left: checkpoints, adapter, anchors, held-out pairs and metrics; and nothing else.
 
     The model card and the tokenizer are replaced when the new run is saved.
+
+    Args:
+        output_dir: the folder.
+        in_use: files that the new run reads; they stay.
     """
     (output_dir / CONFIG_FILE).unlink(missing_ok=True)
     (output_dir / EVAL_METRICS_FILE).unlink(missing_ok=True)
     (output_dir / ANCHORS_FILE).unlink(missing_ok=True)
+    held_out = output_dir / HELD_OUT_FILE
+    if held_out.resolve() not in [Path(name).resolve() for name in in_use if name]:
+        held_out.unlink(missing_ok=True)
     for folder in (*checkpoints(output_dir), output_dir / ADAPTER_FOLDER):
         if folder.is_dir():
             shutil.rmtree(folder)

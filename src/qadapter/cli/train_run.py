@@ -77,8 +77,11 @@ def train(argv: Sequence[str]) -> int:
     if trainer.is_world_process_zero():
         # Not before now: a run that cannot start must not cost the earlier one.
         if run.overwrite:
-            run_folder.clear_run(output_dir)
+            run_folder.clear_run(output_dir, in_use=(run.train_file, run.eval_file))
         run_folder.save_run_config(output_dir, plan.config)
+        if run.eval_split is not None and eval_dataset is not None:
+            held_out = eval_dataset.remove_columns("location")
+            held_out.to_json(output_dir / run_folder.HELD_OUT_FILE, force_ascii=False)
         if kept is None and trainer.anchors:
             write_anchors(anchors_file, trainer.anchors)
     try:
@@ -196,7 +199,8 @@ def _datasets(run: RunArguments, training: QAdapterTrainingArguments) -> tuple[D
     assert run.train_file is not None
     pairs = load_preference_dataset(run.train_file, style=run.style, on_bad_row=training.on_bad_row)
     if run.eval_file is not None:
-        return pairs, load_preference_dataset(run.eval_file, style=run.style, on_bad_row=training.on_bad_row)
+        held_out = load_preference_dataset(run.eval_file, split="test", style=run.style, on_bad_row=training.on_bad_row)
+        return pairs, held_out
     if run.eval_split is None:
         return pairs, None
     train_part, eval_part = split_by_prompt(pairs, run.eval_split, training.seed)
@@ -228,4 +232,6 @@ def _report(output_dir: Path, metrics: dict[str, float] | None, run: RunArgument
     print("\nnext:")
     print(f'  qadapter generate {where} "a prompt of yours" --strength 0 0.5 1')
     print(f"  qadapter chat {where}")
-    print(f"  qadapter eval {where} --preference-file {shlex.quote(run.eval_file or 'held-out-pairs.jsonl')}")
+    written = None if run.eval_split is None else str(output_dir / run_folder.HELD_OUT_FILE)
+    held_out = shlex.quote(run.eval_file or written or "held-out-pairs.jsonl")
+    print(f"  qadapter eval {where} --preference-file {held_out}")

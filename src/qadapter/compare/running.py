@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from ..baselines import base_policy, run_in_process, scaled_adapter
 from ..errors import QAdapterError
 from ..evaluate import measure_benchmarks, measure_policy
+from ..evaluate.judges import SAME_TEXT
 from ..model import QAdapterForCausalLM, load_base_tokenizer
 from ..model.artifact import CONFIG_FILE
 from .axes import behaviour, forgetting
@@ -211,11 +212,12 @@ class _Workshop:
                 inputs=inputs,
             )  # fmt: skip
         for name, judged in record.get("judges", {}).items():
-            if not judged["judged"]:
+            asked = [
+                (score, note) for score, note in zip(judged["items"], judged["notes"], strict=True) if note != SAME_TEXT
+            ]
+            if asked and all(score is None for score, _ in asked):
                 # Not a finished job: the next attempt asks again.
-                raise QAdapterError(
-                    f"the judge {name} scored none of the {judged['failed']} answers: {judged['notes'][0]}"
-                )
+                raise QAdapterError(f"the judge {name} scored none of the {len(asked)} answers: {asked[0][1]}")
         return record
 
 

@@ -16,7 +16,9 @@ def _meaning(text: str, default: Any = None) -> Any:
 class EvaluationArguments:
     """What to measure, and on what. Raises `ConfigError`, naming the field."""
 
-    preference_file: str | None = _meaning("held-out pairs, in any format that `train` reads")
+    preference_file: str | None = _meaning(
+        "held-out pairs, in any format that `train` reads; of a hub data set its split test"
+    )
     style: str | None = _meaning("for DSP raw records: the style whose response is chosen")
     prompts_file: str | None = _meaning(
         "prompts that are answered afresh, {prompt} or {instruction} per row (default: those of the preference file)"

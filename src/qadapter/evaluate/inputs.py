@@ -43,7 +43,9 @@ def read_inputs(args: EvaluationArguments) -> EvaluationInputs:
     """
     pairs = None
     if args.preference_file:
-        pairs = load_preference_dataset(args.preference_file, style=args.style, on_bad_row=args.on_bad_row)
+        pairs = load_preference_dataset(
+            args.preference_file, split="test", style=args.style, on_bad_row=args.on_bad_row
+        )
     if args.prompts_file:
         prompts = _read(args.prompts_file, _prompt)
     else:

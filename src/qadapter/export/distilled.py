@@ -19,6 +19,7 @@ from ..evaluate.inputs import read_neutral_prompts
 from ..evaluate.policy import forward_at, policy_at
 from ..model import QConstants
 from ..train import QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
+from ..train.precision import refuse_float16
 from .arguments import DistilledArguments
 from .card import write_card
 from .new_folder import new_folder
@@ -34,7 +35,7 @@ def export(source: Source, args: DistilledArguments, output: str, *, overwrite: 
     """Sample, train, measure, and write PEFT's files, the tokenizer and a card.
 
     Raises:
-        ConfigError: a policy that is a LoRA already, or `output` is in use.
+        ConfigError: a policy that is a LoRA already, weights in float16, or `output` is in use.
         DataError: the prompts cannot be read.
         UnsupportedModelError: an LM head for which the policy cannot be learned so.
     """
@@ -42,6 +43,7 @@ def export(source: Source, args: DistilledArguments, output: str, *, overwrite: 
     prompts = read_neutral_prompts(args.prompts)
     with new_folder(output, overwrite) as folder:
         teacher, tokenizer = source.load()
+        refuse_float16(teacher.dtype)
         student, mixed = Student(teacher, args.strength), forward_at(teacher, args.strength)
         with student.as_teacher():
             states = probe(teacher, tokenizer, args.strength, prompts)

@@ -3,6 +3,7 @@
 presets           the constants under a name: `default` and `paper`
 arguments         one dataclass: TrainingArguments plus the method's fields
 anchors           what the base itself asks and answers
+precision         which dtypes can be trained on
 dataset           tokenized pairs, with the count of what was cut
 sampler           batches of like length in an order that a resumed run repeats
 base_cache        the base's part of the loss on disk, in chunks with checksums

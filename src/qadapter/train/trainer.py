@@ -38,6 +38,7 @@ from .checkpointing import CheckpointingTrainer
 from .counted import COUNTED, counted_pairs, mark_counted
 from .dataset import tokenize_dataset, with_anchors
 from .metrics import preference_metrics
+from .precision import refuse_float16
 from .processes import from_main_process
 from .sampler import LengthGroupedSampler
 
@@ -100,11 +101,7 @@ class QAdapterTrainer(CheckpointingTrainer):
             raise ConfigError("peft_config was given, but the model already holds its LoRA.")
         elif model.constants != args.constants:
             raise ConfigError(f"the model's constants {model.constants} are not those of args, {args.constants}.")
-        if model.dtype == torch.float16:
-            raise ConfigError(
-                "the base's weights are float16, in which small gradients vanish: the loss is not scaled.",
-                hint="load it with dtype bfloat16 or float32",
-            )
+        refuse_float16(model.dtype)
 
         def tokenized(dataset: Any) -> Any:
             if isinstance(dataset, dict):
@@ -127,6 +124,8 @@ class QAdapterTrainer(CheckpointingTrainer):
             self.remove_callback(replaced)
         if anchors is None:
             anchors = [] if self.train_dataset is None else self._sampled_anchors()
+        elif anchors and not args.anchor_coef:
+            raise ConfigError(f"{len(anchors)} anchors were given, and anchor_coef 0 gives them no weight.")
         self.anchors = anchors
         """Those that are trained on; a resumed run must be given them again."""
         self.train_dataset = with_anchors(self.train_dataset, anchors, args.max_length)

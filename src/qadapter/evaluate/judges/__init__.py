@@ -18,7 +18,17 @@ making            arguments → judges
 from .agreement import Agreement, agreement
 from .arguments import JudgeArguments
 from .checker import Checker
-from .judge import Judge, Verdict, mean_score
+from .judge import SAME_TEXT, Judge, Verdict, mean_score
 from .making import make_judges
 
-__all__ = ["Agreement", "Checker", "Judge", "JudgeArguments", "Verdict", "agreement", "make_judges", "mean_score"]
+__all__ = [
+    "SAME_TEXT",
+    "Agreement",
+    "Checker",
+    "Judge",
+    "JudgeArguments",
+    "Verdict",
+    "agreement",
+    "make_judges",
+    "mean_score",
+]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from ...generate import Answer
 from .chat_client import ChatClient, RequestFailedError
 from .cost import Cost
-from .judge import Verdict
+from .judge import SAME_TEXT, Verdict
 from .judgment_cache import JudgmentCache, judgment_key
 from .pairwise_prompt import REMINDER, Choice, pairwise_messages, read_choice
 
@@ -96,7 +96,7 @@ class EndpointJudge:
         opinions = self._known(bodies)
         opinions |= self._ask_all({key: body for key, body in bodies.items() if key not in opinions})
         verdicts = [
-            Verdict(0.5, "the same text") if keys is None else _verdict(*(opinions[key] for key in keys))
+            Verdict(0.5, SAME_TEXT) if keys is None else _verdict(*(opinions[key] for key in keys))
             for keys in questions
         ]
         total = Cost(failed=sum(verdict.score is None for verdict in verdicts))

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple, Protocol
 
 from ...generate import Answer
 
+SAME_TEXT = "the same text"
+"""The note of a verdict that nobody was asked for: answer and reference do not differ."""
+
 
 class Verdict(NamedTuple):
     """What a judge says of one answer."""
