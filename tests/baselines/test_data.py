@@ -75,13 +75,14 @@ def test_rows_of_trl() -> None:
         {"prompt_ids": [1], "chosen_ids": [2, 3], "rejected_ids": [4]},
         {"prompt_ids": [5], "chosen_ids": [6], "rejected_ids": [7, 8]},
     ]
-    rows = kto_rows(batch)
+    rows = kto_rows(batch, batch)
     assert [(row["prompt_ids"], row["completion_ids"], row["label"]) for row in rows] == [
         ([1], [2, 3], True), ([5], [6], True), ([1], [4], False), ([5], [7, 8], False),
     ]  # fmt: skip
     answers_of = {1: ([2, 3], [4]), 5: ([6], [7, 8])}
     for row in rows:
         assert row["KL_completion_ids"] not in answers_of[row["prompt_ids"][0]], "paired with another prompt's answer"
+    assert [row["KL_completion_ids"] for row in kto_rows(batch[:1], batch)] == [[6], [6]]
     assert orpo_row(batch[0]) == {
         "prompt_input_ids": [1], "prompt_attention_mask": [1],
         "chosen_input_ids": [1, 2, 3], "chosen_attention_mask": [1, 1, 1], "chosen_labels": [-100, 2, 3],

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from qadapter import QAdapterForCausalLM
 from qadapter.baselines import TrainingJob, scaled_adapter
 from qadapter.cli.config import build
 from qadapter.compare import TYPES, compare_results, make_plan, run_comparison, running, write_reports
 from qadapter.compare.frontier import Point, area_under, cost_of
+from qadapter.compare.methods import lines_of
 from qadapter.errors import ConfigError, DataError, QAdapterError
 from qadapter.evaluate import measure_policy
 from qadapter.evaluate.judges import SAME_TEXT
@@ -111,6 +113,31 @@ def test_a_changed_config_redoes_only_what_it_concerns(
     assert [job.method for job in pretended] == ["qadapter"], "another release may have other presets"
 
 
+def test_equal_jobs_are_trained_once_however_they_are_written(values: Values, pretended: list[TrainingJob]) -> None:
+    keys = {"learning_rate": 0.01, "chi2_coef": 0.5}
+    compare(values(methods={"one": {"method": "qadapter", **keys}}))
+    compare(values(methods={"two": {"method": "qadapter", **dict(reversed(keys.items()))}}))
+    assert len(pretended) == 1
+
+
+def test_other_weights_in_the_same_folder_are_another_base(
+    values: Values, pretended: list[TrainingJob], measured: list[float], files: Path, tmp_path: Path
+) -> None:
+    """A recipe may stand on the folder that the one before it exports."""
+    base = tmp_path / "base"
+    shutil.copytree(files / "base", base)
+    config = values(model=str(base), methods={"SFT": {"method": "sft"}})
+    compare(config)
+    pretended.clear(), measured.clear()
+    weights = base / "model.safetensors"
+    tensors = {name: -tensor for name, tensor in load_file(weights).items()}
+    size = weights.stat().st_size
+    save_file(tensors, weights, metadata={"format": "pt"})
+    assert weights.stat().st_size == size
+    compare(config)
+    assert (len(pretended), measured) == (1, [0, 1, 0.5])
+
+
 def test_a_killed_run_goes_on(values: Values, pretended: list[TrainingJob], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
 
@@ -189,6 +216,9 @@ def test_seeds_and_noise(values: Values, pretended: list[TrainingJob]) -> None:
     assert [(job.label_noise, job.seed) for job in pretended] == [(0, 0), (0, 1), (0.5, 0), (0.5, 1)]
     clean, noisy = results["lines"]
     assert noisy["label"] == "SFT, 50% flipped"
+    arguments, common, *_ = build(TYPES, values(methods=methods, label_noise=[0.0, 0.005]))
+    few = lines_of(arguments, common)
+    assert [line.label for line in few] == ["SFT, 0% flipped", "SFT, 0.5% flipped"]
     assert len(clean["area_by_seed"]) == 2
     first, second = (run["y"] for run in results["runs"] if run["label"] == clean["label"])
     assert said.count("warning: sft leaves out 1 prompt") == 1, "once, not for every run"

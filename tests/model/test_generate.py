@@ -10,6 +10,7 @@ from conftest import FAMILIES, PAPER, RESIDUAL, VOCABULARY, make_base, make_mode
 from transformers import StaticCache
 
 from qadapter.errors import ConfigError, UnsupportedModelError
+from qadapter.generate import answer_prompts
 from qadapter.model import QAdapterForCausalLM, QConstants
 from qadapter.model.caches import PairedRows
 
@@ -89,6 +90,19 @@ def test_strength_0_is_the_bases_own_generate() -> None:
     for kw in ({"do_sample": False}, {"num_beams": 3, "do_sample": False}):
         expected = base_alone.generate(**inputs, max_new_tokens=12, **kw)
         assert torch.equal(model.generate(**inputs, strength=0.0, max_new_tokens=12, **kw), expected)
+
+
+@pytest.mark.parametrize("decoding", [{}, {"do_sample": True, "top_k": 0}])
+def test_what_the_base_recommends_for_decoding_does_not_touch_the_answers(tokenizer, decoding: dict) -> None:
+    """The server and the measurements know nothing of it either."""
+    found = []
+    for recommended in ({}, {"repetition_penalty": 1e6, "min_p": 0.9, "no_repeat_ngram_size": 1}):
+        model = make_model(constants=RESIDUAL)
+        model.generation_config.update(**recommended)
+        torch.manual_seed(0)
+        found.append(answer_prompts(model, tokenizer, ["wa wb", "wc"], max_new_tokens=12, **decoding))
+        assert model.generation_config.to_diff_dict().items() >= recommended.items()
+    assert found[0] == found[1]
 
 
 def test_dial_per_row() -> None:

@@ -11,6 +11,7 @@ import torch
 from conftest import make_base, make_model, randomize_adapter
 from datasets import Dataset
 from peft import LoraConfig
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments
 from qadapter.data import PreferenceCollator
@@ -165,6 +166,26 @@ def test_a_checkpoint_is_an_artifact_without_pickled_arguments(tmp_path: Path, t
     loaded = QAdapterForCausalLM.from_pretrained(checkpoint, make_base())
     for name, value in adapter_state(loaded).items():
         assert torch.equal(value, adapter_state(trainer.model)[name]), name
+
+
+class _NoFloat64(TorchDispatchMode):
+    """A device without float64, as Apple's are."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            raise TypeError(f"{function} made a float64 tensor")
+        return found
+
+
+def test_a_step_of_training_needs_no_float64(tmp_path: Path, tokenizer) -> None:
+    args = arguments(tmp_path)
+    trainer = QAdapterTrainer(make_base(), args, train_dataset=pairs(4), processing_class=tokenizer)
+    batch = trainer.data_collator(list(trainer.train_dataset))
+    trainer.model.train()
+    with _NoFloat64():
+        trainer.compute_loss(trainer.model, batch, num_items_in_batch=4).backward()
+    assert trainer._metric_sums
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 5])

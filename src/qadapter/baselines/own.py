@@ -15,6 +15,7 @@ from ..data import Anchor, read_anchors, write_anchors
 from ..model import QConstants
 from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
 from .arguments import CommonArguments
+from .content import content_of
 from .method import Hyperparameter, Method, Run, Trained, optimization, trained_parameters
 from .policy import base_policy, plain_base
 from .shared_file import digest_of, made_once
@@ -48,7 +49,7 @@ def _anchors(run: Run, count: int | None) -> tuple[list[Anchor], dict[str, float
     if not count:
         return [], {}
     common = run.common
-    inputs = ["anchors", common.model, common.revision, common.dtype, common.max_length, count, run.seed]
+    inputs = ["anchors", content_of(common.model), common.revision, common.dtype, common.max_length, count, run.seed]
 
     def make(folder: Path) -> None:
         started = time.monotonic()

@@ -18,6 +18,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from ..data import encode_prompt
 from ..errors import ConfigError
 from ..train import tokenize_dataset
+from .content import content_of
 from .method import Hyperparameter, Method, Run, Trained, optimization
 from .reward_model import REWARD, train_reward_model
 from .shared_file import digest_of, made_once
@@ -90,7 +91,8 @@ def _own_reward_model(run: Run) -> tuple[Path, dict[str, float]]:
     reward_run = run._replace(
         hyperparameters={"learning_rate": run.hyperparameters["reward_learning_rate"], "num_train_epochs": None}
     )
-    inputs = [dataclasses.asdict(run.common), dict(reward_run.hyperparameters), run.seed, run.pairs.to_list()]
+    common = {**dataclasses.asdict(run.common), "model": content_of(run.common.model)}
+    inputs = [common, dict(reward_run.hyperparameters), run.seed, run.pairs.to_list()]
 
     def make(folder: Path) -> None:
         trained = train_reward_model(reward_run._replace(output_dir=folder))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from .arguments import CommonArguments
 from .method import Hyperparameter, Method, Run, Trained, optimization
 from .training_pairs import tokenized_batches
@@ -38,6 +38,9 @@ def train_kto(run: Run) -> Trained:
 
     Its KL term pairs each prompt of a batch with the answer before it, so the chosen answers of a batch come first,
     then the rejected ones: no prompt is paired with an answer of its own.
+
+    Raises:
+        DataError: a single pair, which has no other answers.
     """
     with trl_allowed():
         from trl import KTOConfig, KTOTrainer
@@ -50,7 +53,10 @@ def train_kto(run: Run) -> Trained:
             undesirable_weight=own["undesirable_weight"],
             **trl_arguments(run, rows_per_pair=2),
         )
-        batches = [kto_rows(batch) for batch in tokenized_batches(run)]
+        pairs = tokenized_batches(run)
+        if sum(map(len, pairs)) < 2:
+            raise DataError("KTO needs at least 2 pairs: its KL term comes from the answers to other prompts.")
+        batches = [kto_rows(batch, pairs[number - 1]) for number, batch in enumerate(pairs)]
         return train_policy(run, KTOTrainer, config, batches, rows_per_pair=2)
 
 
@@ -63,16 +69,20 @@ def check_kto(common: CommonArguments, _hyperparameters: Mapping[str, Any]) -> N
         )
 
 
-def kto_rows(batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows of `trl.KTOTrainer` for a batch of pairs: all chosen, then all rejected."""
+def kto_rows(batch: list[dict[str, Any]], before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows of `trl.KTOTrainer` for a batch of pairs: all chosen, then all rejected.
+
+    Args:
+        batch: of pairs.
+        before: another one; where the last batch holds a single pair, that is paired with an answer out of it.
+    """
     rows = [
         {"prompt_ids": pair["prompt_ids"], "completion_ids": pair[f"{side}_ids"], "label": side == "chosen"}
         for side in ("chosen", "rejected")
         for pair in batch
     ]
-    return [
-        {**row, "KL_completion_ids": rows[index - 1]["completion_ids"]} for index, row in enumerate(rows)
-    ]  # fmt: skip
+    others = [row["completion_ids"] for row in rows] if len(batch) > 1 else [before[-1]["chosen_ids"]] * 2
+    return [{**row, "KL_completion_ids": others[index - 1]} for index, row in enumerate(rows)]
 
 
 def train_orpo(run: Run) -> Trained:

@@ -16,6 +16,7 @@ from ..data.pairs import BadRow
 from ..data.reading import read_rows
 from ..errors import DataError
 from ..generate import answer_prompts
+from .content import content_of
 from .method import Hyperparameter, Run
 from .policy import base_policy
 from .shared_file import digest_of, made_once
@@ -56,7 +57,7 @@ def replay_answers(run: Run, count: int) -> tuple[list[ReplayAnswer], float]:
     prompts = _prompts(run)
     asked = [prompts[index % len(prompts)] for index in range(count)]
     inputs = {
-        "model": [common.model, common.revision, common.dtype],
+        "model": [content_of(common.model), common.revision, common.dtype],
         "prompts": list(asked),
         "decoding": [own["replay_temperature"], own["replay_max_new_tokens"], common.max_length],
         "seed": run.seed if own["replay_temperature"] > 0 else None,

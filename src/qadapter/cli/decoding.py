@@ -63,7 +63,7 @@ def dial(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError("--top-p has no effect on greedy decoding.", hint="add --temperature 1")
     chosen: dict[str, Any] = {"alpha_0": args.alpha_0, "alpha_tilde": args.alpha_tilde}
     if args.temperature:
-        # The base model's generation config may cut the tail of the distribution; what is asked for is the policy.
+        # transformers would cut the tail of the distribution; what is asked for is the policy.
         chosen |= {"do_sample": True, "temperature": args.temperature, "top_p": args.top_p or 1.0, "top_k": 0}
     return chosen
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
-from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
 from ..baselines import METHODS, TrainingJob, checked_hyperparameters
+from ..baselines.content import content_of
 from ..evaluate import EvaluationArguments
 from ..evaluate.judges import JudgeArguments
 
@@ -19,7 +18,16 @@ _WITHOUT_INFLUENCE = {
     *("batch_size", "reward_batch_size", "judge_api_key_env", "judge_cache", "judge_timeout", "judge_retries"),
     *("judge_concurrency", "judge_price_in", "judge_price_out"),
 }
-_FILES = {"preference_file", "prompts_file", "neutral_file", "text_file", "tasks", "reward_model", "replay_prompts"}
+_FILES = {
+    "preference_file",
+    "prompts_file",
+    "neutral_file",
+    "text_file",
+    "tasks",
+    "reward_model",
+    "replay_prompts",
+    "model",
+}
 # Of tasks and plain text alone.
 _OF_BENCHMARKS = {"tasks", "task_limit", "num_fewshot", "task_chat_template", "text_file", "max_documents"}
 _OF_BOTH = {"seed", "max_length"}
@@ -38,7 +46,9 @@ def training_inputs(job: TrainingJob, pairs: Dataset) -> dict[str, Any]:
     return {
         "method": job.method,
         "hyperparameters": _with_content(hyperparameters),
-        "common": {name: value for name, value in dataclasses.asdict(job.common).items() if name not in _OF_PAIRS},
+        "common": _with_content(
+            {name: value for name, value in dataclasses.asdict(job.common).items() if name not in _OF_PAIRS}
+        ),
         "pairs": pairs.select_columns(["prompt", "chosen", "rejected"]).to_list(),
         "seed": job.seed,
     }
@@ -61,23 +71,9 @@ def benchmark_inputs(evaluation: EvaluationArguments) -> dict[str, Any]:
 
 
 def _with_content(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: _content(value) if name in _FILES else value for name, value in values.items()}
-
-
-def _content(value: Any) -> Any:
-    """A file as its hash, a folder as the sizes of its files; anything else as it is."""
-    if isinstance(value, list):
-        return [_content(one) for one in value]
-    if isinstance(value, str) and value:
-        path = Path(value)
-        if path.is_file():
-            with path.open("rb") as file:
-                return {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-        if path.is_dir():
-            return {str(one.relative_to(path)): one.stat().st_size for one in sorted(path.rglob("*")) if one.is_file()}
-    return value
+    return {name: content_of(value) if name in _FILES else value for name, value in values.items()}
 
 
 def _module_source(checker: str) -> Any:
     found = importlib.util.find_spec(checker.partition(":")[0])
-    return None if found is None or found.origin is None else _content(found.origin)
+    return None if found is None or found.origin is None else content_of(found.origin)

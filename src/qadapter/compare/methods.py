@@ -92,7 +92,7 @@ def _lines(label: str, entry: Any, arguments: CompareArguments, common: CommonAr
     swept = tuple(name for name, value in given.items() if isinstance(value, list))
     return [
         Line(
-            label=label if len(noises) == 1 else f"{label}, {value:.0%} flipped",
+            label=label if len(noises) == 1 else f"{label}, {100 * value:.3g}% flipped",
             method=method,
             interpolation=interpolation,
             label_noise=float(value),

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..baselines import CommonArguments, TrainingJob
+from ..baselines.content import content_of
 from ..baselines.training_pairs import training_pairs
 from ..data import encode_prompt
 from ..errors import ConfigError
@@ -64,7 +65,7 @@ class Plan:
     @property
     def base_name(self) -> str:
         """Of the file of the base's record."""
-        model = [self.common.model, self.common.revision, self.common.dtype]
+        model = [content_of(self.common.model), self.common.revision, self.common.dtype]
         return job_name(["measure", "base"], [model, self.evaluation_inputs, self.benchmark_inputs])
 
     def record_name(self, run: PlannedRun, line: Line, strength: float) -> str:
@@ -136,7 +137,7 @@ def _runs(
             for number, candidate in enumerate(line.candidates):
                 job = TrainingJob(line.method, candidate, common, "", seed, line.label_noise)
                 inputs = training_inputs(job, pairs)
-                settings = [f"{name}={value}" for name, value in candidate.items()]
+                settings = [f"{name}={value}" for name, value in sorted(candidate.items())]
                 noise = [f"noise={line.label_noise:g}"] if line.label_noise else []
                 name = job_name(["train", line.method, *settings, *noise, f"seed={seed}"], inputs)
                 swept = [f"{one}={candidate[one]}" for one in line.swept]

@@ -75,7 +75,7 @@ def evaluate_perplexity(
     scores = score_tokens(model, windows, strength=strength, batch_size=batch_size)
     nats, tokens = [0.0] * len(documents), [0] * len(documents)
     for owner, score in zip(owners, scores, strict=True):
-        nats[owner] -= score.logp.double().sum().item()
+        nats[owner] -= score.logp.cpu().double().sum().item()
         tokens[owner] += len(score.logp)
     mean = sum(nats) / sum(tokens)
     return PerplexityResult(

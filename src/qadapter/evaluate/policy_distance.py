@@ -56,8 +56,8 @@ def policy_distances(
         expected = _logp(reference, inputs, keep)
         for distances, other in zip(found, others, strict=True):
             got = _logp(other, inputs, keep)
-            kl = (expected.exp() * (expected - got)).sum(-1).double()
-            agree = (expected.argmax(-1) == got.argmax(-1)).double()
+            kl = (expected.exp() * (expected - got)).sum(-1).cpu().double()
+            agree = (expected.argmax(-1) == got.argmax(-1)).cpu().double()
             for row, index in enumerate(batch):
                 tokens = len(answers[index])
                 distances[index] = Distance(kl[row, -tokens:].mean().item(), agree[row, -tokens:].mean().item(), tokens)

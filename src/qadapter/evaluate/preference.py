@@ -72,7 +72,7 @@ def evaluate_preference(
             output.return_chosen - output.return_rejected,
             *(output.logp_chosen, output.logp_rejected, output.base_logp_chosen, output.base_logp_rejected),
         )
-        found[:, at] = torch.stack(values).double().cpu()
+        found[:, at] = torch.stack(values).cpu().double()
     margin, *logps, base_chosen, base_rejected = found
     if strength == 0:
         margin, logps = torch.zeros_like(margin), [base_chosen, base_rejected]
@@ -101,4 +101,4 @@ def _logps(model: QAdapterForCausalLM, tokenized: Dataset, batch_size: int, stre
         for pair in tokenized
     ]
     scores = score_tokens(model, texts, strength=strength, batch_size=2 * batch_size)
-    return list(torch.stack([score.logp.double().sum() for score in scores]).chunk(2))
+    return list(torch.stack([score.logp.cpu().double().sum() for score in scores]).chunk(2))

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data import encode_prompt, end_of_turn_id
 from ..model import QAdapterForCausalLM
+from ..model.recommended_decoding import without_recommended_decoding
 
 
 class Answer(NamedTuple):
@@ -35,7 +36,7 @@ def answer_prompts(
     on_batch: Callable[[int], None] | None = None,
     **generate_kwargs: Any,
 ) -> list[Answer]:
-    """Answer prompts in batches of like length.
+    """Answer prompts in batches of like length; what the base's generation config recommends is left out.
 
     Args:
         model: the model; put in eval mode.
@@ -64,17 +65,18 @@ def answer_prompts(
         longest = max(len(encoded[index]) for index in batch)
         rows = [[pad_id] * (longest - len(encoded[index])) + encoded[index] for index in batch]
         mask = [[0] * (longest - len(encoded[index])) + [1] * len(encoded[index]) for index in batch]
-        output = model.generate(
-            input_ids=torch.tensor(rows, device=model.device),
-            attention_mask=torch.tensor(mask, device=model.device),
-            max_new_tokens=max_new_tokens,
-            strength=strength
-            if strength is None or isinstance(strength, (int, float))
-            else [strength[i] for i in batch],
-            pad_token_id=pad_id,
-            eos_token_id=ends,
-            **{"do_sample": False, **generate_kwargs},
-        )
+        with without_recommended_decoding(model):
+            output = model.generate(
+                input_ids=torch.tensor(rows, device=model.device),
+                attention_mask=torch.tensor(mask, device=model.device),
+                max_new_tokens=max_new_tokens,
+                strength=strength
+                if strength is None or isinstance(strength, (int, float))
+                else [strength[i] for i in batch],
+                pad_token_id=pad_id,
+                eos_token_id=ends,
+                **{"do_sample": False, **generate_kwargs},
+            )
         for index, row in zip(batch, output[:, longest:].tolist(), strict=True):
             end = next((at for at, token in enumerate(row) if token in ends), None)
             ids = row if end is None else row[: end + 1]

@@ -8,15 +8,15 @@ are drawn from the base's own distribution, at temperature 1 and uncut.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from transformers import GenerationConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..data import Anchor, encode_prompt, end_of_turn_id
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM
+from ..model.recommended_decoding import without_recommended_decoding
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def _sample(
     pad = 0  # never seen: the attention mask is 0 there
     rows = [[pad] * (longest - len(prompt)) + prompt for prompt in prompts]
     mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    with _without_recommended_decoding(model):
+    with without_recommended_decoding(model):
         output = model.generate(
             input_ids=torch.tensor(rows, device=model.device),
             attention_mask=torch.tensor(mask, device=model.device),
@@ -148,19 +148,3 @@ def _sample(
     for row in output[:, longest:].tolist():
         sampled.append(row[: row.index(end) + 1] if end in row else row)
     return sampled
-
-
-@contextmanager
-def _without_recommended_decoding(model: QAdapterForCausalLM) -> Iterator[None]:
-    """Sample the policy itself: a generation config may name a repetition penalty, a min_p and more of the kind.
-
-    transformers fills in from the model's config what a call leaves out.
-    """
-    recommended = model.generation_config
-    model.generation_config = GenerationConfig(
-        bos_token_id=recommended.bos_token_id, eos_token_id=recommended.eos_token_id
-    )
-    try:
-        yield
-    finally:
-        model.generation_config = recommended

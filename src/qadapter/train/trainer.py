@@ -238,7 +238,8 @@ class QAdapterTrainer(CheckpointingTrainer):
             loss = output.pair_loss.sum() * self.accelerator.num_processes / num_items_in_batch
         if model.training:
             for name, values in preference_metrics(output).items():
-                total = torch.stack([values.double().sum(), values.new_tensor(len(values), dtype=torch.float64)])
+                # float32: Apple's devices have no wider one.
+                total = torch.stack([values.float().sum(), values.new_tensor(len(values), dtype=torch.float32)])
                 self._metric_sums[name] = self._metric_sums.get(name, 0.0) + total
         return (loss, output) if return_outputs else loss
 

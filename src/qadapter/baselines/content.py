@@ -1,0 +1,37 @@
+"""Files that determine a result, by what they hold instead of where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+
+def content_of(value: Any) -> Any:
+    """A file as its hash, a folder as those of its files; a list entry by entry, anything else as it is.
+
+    Args:
+        value: where a path may stand; text that names nothing on this disk, such as a model's id, stays.
+    """
+    if isinstance(value, list):
+        return [content_of(one) for one in value]
+    if isinstance(value, str) and value:
+        path = Path(value)
+        if path.is_file():
+            return _hash_of(path)
+        if path.is_dir():
+            return {str(one.relative_to(path)): _hash_of(one) for one in sorted(path.rglob("*")) if one.is_file()}
+    return value
+
+
+def _hash_of(path: Path) -> dict[str, str]:
+    found = path.stat()
+    return {"sha256": _sha256(path.resolve(), found.st_size, found.st_mtime_ns)}
+
+
+@lru_cache(maxsize=1024)
+def _sha256(path: Path, _size: int, _changed: int) -> str:
+    """Weights are gigabytes, and every run of a comparison names the same ones."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
