@@ -83,6 +83,17 @@ def test_everything_in_one_run(
     assert "<script" not in page
 
 
+def test_the_benchmarks_come_after_all_that_a_judge_may_refuse(
+    trained: Path, pairs_file: Path, questions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--preference-file", str(pairs_file), "--tasks", str(questions), "--max-prompts", "2", *CHECKERS]
+    assert main(["eval", str(trained), *flags, "--max-new-tokens", "2"]) == 0
+    stages = [line.rpartition(" s  ")[2] for line in capsys.readouterr().err.splitlines() if " s  " in line]
+    parts = ["preference", "answers", "judges", "retention"]
+    quick = [f"{policy}: {part}" for policy in ("base", "strength 1") for part in parts]
+    assert stages == [*quick, "base: tasks", "strength 1: tasks"]
+
+
 def test_json_instead_of_the_table_and_another_batch_size(
     trained: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

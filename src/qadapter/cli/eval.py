@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ..evaluate import EvaluationArguments
     from ..evaluate.judges import JudgeArguments
     from .eval_arguments import EvalRunArguments
@@ -62,7 +64,7 @@ def _evaluate(
 ) -> None:
     from ..data import encode_prompt
     from ..errors import ConfigError
-    from ..evaluate import difference_to_base, measure_policy, read_inputs
+    from ..evaluate import difference_to_base, measure_benchmarks, measure_policy, read_inputs
     from ..evaluate.comparison import judge_agreement
     from ..evaluate.judges import make_judges
     from ..evaluate.plots import subplots
@@ -84,20 +86,38 @@ def _evaluate(
 
     started = time.monotonic()
 
-    def policy(strength: float, base: dict[str, Any] | None) -> dict[str, Any]:
+    def saying(strength: float) -> Callable[[str], None]:
         label = f"strength {strength:g}" if strength else "base"
-        return measure_policy(
-            model, tokenizer, measured, judges, strength=strength, base=base, inputs=inputs,
-            on_stage=lambda name: print(f"{time.monotonic() - started:6.0f} s  {label}: {name}", file=sys.stderr),
-        )  # fmt: skip
+        return lambda name: print(f"{time.monotonic() - started:6.0f} s  {label}: {name}", file=sys.stderr)
 
-    base = policy(0.0, None)
-    policies = []
-    for strength in run_args.strength:
-        record = policy(strength, base)
+    # The benchmarks take longest and come last: what a judge has to complain about shows before them.
+    without_benchmarks = inputs._replace(documents=[], tasks=[])
+    base: dict[str, Any] | None = None
+    records = []
+    for strength in (0.0, *run_args.strength):
+        records.append(
+            measure_policy(
+                model,
+                tokenizer,
+                measured,
+                judges,
+                strength=strength,
+                base=base,
+                inputs=without_benchmarks,
+                on_stage=saying(strength),
+            )
+        )
+        base = records[0]
+    for record in records:
+        strength = record["strength"]
+        slow = measure_benchmarks(
+            model, tokenizer, measured, inputs, strength=strength, on_stage=saying(strength)
+        )  # fmt: skip
+        record |= {**slow, "seconds": record["seconds"] | slow["seconds"]}
+    base, *policies = records
+    for record in policies:
         record["difference"] = difference_to_base(record, base, seed=measured.seed)
         record["agreement"] = judge_agreement(record, base)
-        policies.append(record)
     loaded = {"base": model.config.name_or_path, "dtype": str(model.dtype).removeprefix("torch.")}
     _write(directory, run_args, measured, loaded, base, policies)
 

@@ -57,11 +57,18 @@ def training_inputs(job: TrainingJob, pairs: Dataset) -> dict[str, Any]:
 def evaluation_inputs(
     evaluation: EvaluationArguments, judges: JudgeArguments, *, with_benchmarks: bool
 ) -> dict[str, Any]:
-    """What determines a record, beside the policy. The source of checkers counts, what they import does not."""
+    """What determines a record, beside the policy. The source of checkers counts, what they import does not.
+
+    The name of a reward model counts as well: its scores stand under it in the record.
+    """
     arguments = {**dataclasses.asdict(evaluation), **dataclasses.asdict(judges)}
     without = _WITHOUT_INFLUENCE if with_benchmarks else _WITHOUT_INFLUENCE | _OF_BENCHMARKS
     inputs = {name: value for name, value in arguments.items() if name not in without}
-    return {**_with_content(inputs), "checker_source": [_module_source(name) for name in judges.checker]}
+    return {
+        **_with_content(inputs),
+        "reward_model": [[name, content_of(name)] for name in judges.reward_model],
+        "checker_source": [_module_source(name) for name in judges.checker],
+    }
 
 
 def benchmark_inputs(evaluation: EvaluationArguments) -> dict[str, Any]:
