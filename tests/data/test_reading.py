@@ -153,14 +153,17 @@ def test_csv_messages_as_json_text(tmp_path: Path) -> None:
     path = write_csv(
         tmp_path / "a.csv",
         [
-            ["prompt", "chosen", "rejected", "note"],
-            [json.dumps(MESSAGES), "[1] says so", "[]", json.dumps(MESSAGES)],
-            [python_text, "a", "b", ""],
+            ["prompt", "chosen", "rejected", "note", "messages"],
+            [json.dumps(MESSAGES), "[1] says so", "[]", json.dumps(MESSAGES), json.dumps(MESSAGES)],
+            [python_text, "a", "b", "", ""],
         ],
     )
     (_, first), (_, second) = read(path)
     # Only messages are decoded, and only where messages belong.
-    assert first == {"prompt": MESSAGES, "chosen": "[1] says so", "rejected": "[]", "note": json.dumps(MESSAGES)}
+    assert first == {
+        "prompt": MESSAGES, "chosen": "[1] says so", "rejected": "[]",
+        "note": json.dumps(MESSAGES), "messages": MESSAGES,
+    }  # fmt: skip
     assert isinstance(second, BadRow)
     assert second.location == "a.csv row 2"
     assert second.reason.startswith("prompt looks like messages but is not JSON: Expecting property name")

@@ -84,7 +84,7 @@ def test_the_report_is_what_lies_in_the_folder(api: tuple[str, Any], artifacts: 
     nothing = httpx.get(url, params={"model": "two"}).json()
     assert (nothing["metrics"], nothing["evaluations"]) == ([], {})
     assert nothing["config"]["constants"]["alpha_0"] == 0.3
-    files = {"metrics.jsonl": '{"step": 1, "loss": NaN}\n{"step": 2, "loss": 0.5}\n', "eval.json": '{"a": 1}'}
+    files = {"metrics.jsonl": '{"step": 1, "loss": NaN}\n{"step": 2, "loss": 0.5}\n{"step', "eval.json": '{"a": 1}'}
     try:
         for name, text in files.items():
             (folder / name).write_text(text)

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments
 from qadapter.data import PreferenceCollator
-from qadapter.errors import ConfigError, DataError
+from qadapter.errors import ArtifactError, ConfigError, DataError
 from qadapter.model import default_dtype
 from qadapter.train import PRESETS, tokenize_dataset
 from qadapter.train.sampler import LengthGroupedSampler
@@ -108,7 +108,8 @@ def test_resume_is_bit_for_bit(tmp_path: Path, tokenizer) -> None:
 
     whole = run(tmp_path / "whole")
     shutil.copytree(tmp_path / "whole" / "checkpoint-6", tmp_path / "resumed" / "checkpoint-6")
-    shutil.copy(tmp_path / "whole" / "metrics.jsonl", tmp_path / "resumed")
+    written = (tmp_path / "whole" / "metrics.jsonl").read_text()
+    (tmp_path / "resumed" / "metrics.jsonl").write_text(written[:-20])  # killed while it wrote its last line
     resumed = run(tmp_path / "resumed", resume_from_checkpoint=str(tmp_path / "resumed" / "checkpoint-6"))
     for name, value in whole.items():
         assert torch.equal(value, resumed[name]), name
@@ -155,6 +156,28 @@ def test_resume_with_other_constants_is_refused(tmp_path: Path, tokenizer) -> No
     trainer = QAdapterTrainer(make_base(), changed, train_dataset=pairs(8), processing_class=tokenizer)
     with pytest.raises(ConfigError, match="trained with other constants"):
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+@pytest.mark.parametrize("lora", [{"r": 4}, {"lora_alpha": 4}, {"use_rslora": True}], ids=str)
+def test_resume_with_another_lora_is_refused(tmp_path: Path, tokenizer, lora: dict) -> None:
+    args = arguments(tmp_path, save_strategy="steps", save_steps=1, max_steps=1)
+
+    def trainer(**changed) -> QAdapterTrainer:
+        config = LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": "all-linear", **changed})
+        return QAdapterTrainer(
+            make_base(), args, train_dataset=pairs(4), processing_class=tokenizer, peft_config=config
+        )
+
+    trainer().train()
+    with pytest.raises(ArtifactError, match="holds another LoRA"):
+        trainer(**lora).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_a_frozen_adapter_is_refused(tmp_path: Path, tokenizer) -> None:
+    args = arguments(tmp_path)
+    model = make_model(constants=args.constants).requires_grad_(False)
+    with pytest.raises(ConfigError, match="the model's LoRA is frozen"):
+        QAdapterTrainer(model, args, train_dataset=pairs(4), processing_class=tokenizer)
 
 
 def test_a_checkpoint_is_an_artifact_without_pickled_arguments(tmp_path: Path, tokenizer) -> None:

@@ -179,7 +179,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row | BadRow]]:
 def _decoded(row: Row, location: str) -> Row | BadRow:
     """A row of a table, with messages that were written as JSON text turned back into lists."""
     decoded = dict(row)
-    for field in ("prompt", "chosen", "rejected"):
+    for field in ("prompt", "chosen", "rejected", "messages"):
         value = row.get(field)
         if isinstance(value, str) and _MESSAGES.match(value):
             try:

@@ -14,6 +14,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 METRICS_FILE = "metrics.jsonl"
 
 
+def metrics_lines(path: Path) -> list[str]:
+    """The lines of a `metrics.jsonl`, but for a last one that a killed run did not write to its end."""
+    *lines, _unfinished = path.read_text(encoding="utf-8").split("\n")
+    return lines
+
+
 class MetricsFile(TrainerCallback):
     """Every log line of the Trainer as one JSON line in `output_dir/metrics.jsonl`.
 
@@ -26,7 +32,7 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero:
             path = Path(args.output_dir) / METRICS_FILE
             path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_text(encoding="utf-8").splitlines() if state.global_step and path.exists() else []
+            lines = metrics_lines(path) if state.global_step and path.exists() else []
             kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
             path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 

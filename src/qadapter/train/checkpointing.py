@@ -71,8 +71,8 @@ class CheckpointingTrainer(FittingTrainer):
         folder = Path(resume_from_checkpoint) / ADAPTER_FOLDER
         config = PeftConfig.from_pretrained(str(folder))
         mine = target.peft_model.active_peft_config
-        if (config.r, set(config.target_modules)) != (mine.r, set(mine.target_modules)):
-            raise ArtifactError(f"{folder} holds another LoRA: r={config.r}, modules {sorted(config.target_modules)}.")
+        if _lora(config) != _lora(mine):
+            raise ArtifactError(f"{folder} holds another LoRA: {_lora(config)}, and this run has {_lora(mine)}.")
         load_adapter(target, load_file(folder / "adapter_model.safetensors"))
 
     def _load_best_model(self) -> None:
@@ -101,6 +101,16 @@ class CheckpointingTrainer(FittingTrainer):
                 f"{checkpoint} was not written by DeepSpeed.",
                 hint="resume with recipes/accelerate/ddp.yaml or fsdp2.yaml",
             )
+
+
+def _lora(config: PeftConfig) -> dict[str, Any]:
+    """What decides which function the factors of a LoRA are."""
+    return {
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "use_rslora": config.use_rslora,
+        "modules": sorted(config.target_modules),
+    }
 
 
 def _load(path: Path) -> dict[str, Any]:

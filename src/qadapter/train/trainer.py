@@ -101,6 +101,11 @@ class QAdapterTrainer(CheckpointingTrainer):
             raise ConfigError("peft_config was given, but the model already holds its LoRA.")
         elif model.constants != args.constants:
             raise ConfigError(f"the model's constants {model.constants} are not those of args, {args.constants}.")
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise ConfigError(
+                "the model's LoRA is frozen: there is nothing to train.",
+                hint="load it with QAdapterForCausalLM.from_pretrained(..., trainable=True)",
+            )
         refuse_float16(model.dtype)
 
         def tokenized(dataset: Any) -> Any:

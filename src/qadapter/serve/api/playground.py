@@ -13,7 +13,7 @@ from fastapi import Request as HttpRequest
 from ...core import ResidualQ
 from ...errors import ArtifactError
 from ...model.artifact import read_config
-from ...train.callbacks import METRICS_FILE
+from ...train.callbacks import METRICS_FILE, metrics_lines
 from ..engine import FinishReason, RefusedError
 from ..engine.token_view import TokenView, Viewing
 from .answering import Answering, refusal, unless_gone
@@ -135,7 +135,7 @@ def training_report(directory: Path) -> dict[str, Any]:
     """
     log = directory / METRICS_FILE
     try:
-        lines = log.read_text(encoding="utf-8").splitlines() if log.is_file() else []
+        lines = metrics_lines(log) if log.is_file() else []
         return {
             "config": read_config(directory),
             "metrics": [_loads(line) for line in lines],
