@@ -2,8 +2,17 @@
 
     python recipes/small/prepare.py SET DATA OUT
 
-SET is one of those below. DATA is a folder with `preference/` and `benchmarks/`: the files named below, in TRL's
-conversational form; they are public, and none is part of this repository. Writes to OUT:
+SET is one of those below. DATA is a folder with `preference/` and `benchmarks/`: the files named below as JSON Lines,
+pairs in TRL's conversational form (`qadapter data convert` makes it), questions in the fields of lm-evaluation-harness.
+They are public, and none is part of this repository:
+
+    dsp_*               github.com/Linear95/DSP: data/domain_specific_preference.test.json, 500 queries to train on
+    hh_harmless.*       github.com/Linear95/DSP: data/harmless.test.json
+    politeness_*        github.com/rasbt/LLMs-from-scratch: ch07/04_preference-tuning-with-dpo/instruction-data-with-…
+    ultrafeedback_*     a sample of trl-lib/ultrafeedback_binarized on the hub
+    benchmarks          hellaswag, ai2_arc, piqa, lambada_openai as lm-evaluation-harness has them; wikitext-2-raw
+
+Writes to OUT:
 
     train.jsonl     pairs that the methods learn from
     heldout.jsonl   pairs of other prompts; the methods are measured on them, and their prompts are answered afresh
