@@ -9,8 +9,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from qadapter.compare.frontier import Point, cost_of
 from qadapter.compare.plot import frontier_png
 
@@ -296,25 +294,6 @@ def plots() -> None:
     for name in SETS:
         if (results := load(name, "methods")) is not None:
             frontier_png(results, PLOTS / f"{name}.png")
-    noise(PLOTS / "noise.png")
-
-
-def noise(path: Path) -> None:
-    """Accuracy against the share of flipped labels."""
-    shown = {name: results for name in SETS if (results := load(name, "noise")) is not None}
-    if not shown:
-        return
-    figure = Figure(figsize=(4.2 * len(shown), 3.2), layout="constrained")
-    for axis, (name, results) in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown.items(), strict=True):
-        for method, color in (("default", "#d9622b"), ("DPO", "#3f80d8")):
-            lines = [line for line in results["lines"] if line["label"].split(",")[0] == method]
-            x = [100 * line["label_noise"] for line in lines]
-            axis.plot(
-                x, [trained(line)["figures"]["preference.accuracy"] for line in lines], "o-", color=color, label=method
-            )
-        axis.set(title=NAMES[name], xlabel="labels flipped, %", ylabel="accuracy on held-out pairs")
-        axis.legend(frameon=False)
-    figure.savefig(path, dpi=160, facecolor="white", metadata={"Software": None})
 
 
 def page(text: str) -> str:
