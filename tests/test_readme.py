@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -10,7 +11,12 @@ from pathlib import Path
 import pytest
 from conftest import make_base
 
+from qadapter.cli.config import parse_config
+from qadapter.cli.run_arguments import TYPES
+from qadapter.model import QConstants
+
 ROOT = Path(__file__).parents[1]
+FLAG = re.compile(r"--([a-z][a-z0-9-]+)")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -41,7 +47,9 @@ def test_the_python_example_runs(tmp_path: Path, tokenizer, monkeypatch: pytest.
     assert (tmp_path / "runs" / "mine" / "adapter" / "adapter_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/method.md", "docs/official-code.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize(
+    "name", ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+)
 def test_links_exist(name: str) -> None:
     page = ROOT / name
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
@@ -53,3 +61,16 @@ def test_named_tests_exist() -> None:
     tests = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     for name in re.findall(r"`(test_\w+)`", (ROOT / "docs" / "official-code.md").read_text(encoding="utf-8")):
         assert f"def {name}(" in tests, name
+
+
+def test_the_flags_for_those_who_come_from_trl() -> None:
+    page = (ROOT / "docs" / "from-trl.md").read_text(encoding="utf-8")
+    known = {entry.name for one in TYPES for entry in dataclasses.fields(one)}
+    ours = [flag for row in re.findall(r"^\|.*?\|(.*?)\|", page, flags=re.MULTILINE) for flag in FLAG.findall(row)]
+    assert len(ours) > 10
+    assert {flag.replace("-", "_") for flag in ours} <= known
+    (dpo,) = re.findall(r"special case.*?`(--alpha-0.*?)`", page, flags=re.DOTALL)
+    run, training = parse_config(TYPES, ["--train-file", "x", "--output-dir", "y", *dpo.split()])
+    assert run.train_file == "x"
+    assert training.anchors == 0
+    assert training.constants == QConstants("residual", alpha_0=0.1, alpha_tilde=0.1, gamma=1.0, chi2_coef=0.0)

@@ -148,7 +148,8 @@ def help_text(*, everything: bool) -> str:
     for title, names in groups.items():
         lines += ["", f"{title}:"]
         for name in names:
-            meaning = " ".join(str(fields[name].metadata.get("help", "")).split())
+            # transformers writes % as argparse wants it.
+            meaning = " ".join(str(fields[name].metadata.get("help", "")).split()).replace("%%", "%")
             if name in PRESETS["default"]:
                 values = ", ".join(f"{preset}: {constants[name]}" for preset, constants in PRESETS.items())
                 meaning = meaning.replace("(default: from the preset)", f"({values})")
