@@ -45,24 +45,17 @@ CONSTANTS: Methods = {
     "default": ours(),
     "DPO": BEST_DPO,
     "no anchors": ours(anchors=0),
-    "anchors 32": ours(anchors=32),
-    "anchor_coef 1": ours(anchor_coef=1.0),
-    "anchor_coef 10": ours(anchor_coef=10.0),
+    "sft_coef 0": ours(sft_coef=0.0),
     "parametrization logits": ours(parametrization="logits"),
     "rho 0.5": ours(alpha_0=0.05),
     "alpha_tilde 0.3": ours(alpha_0=0.3, alpha_tilde=0.3),
-    "chi2_coef 0": ours(chi2_coef=0.0),
-    "chi2_coef 3": ours(chi2_coef=3.0),
-    "sft_coef 0": ours(sft_coef=0.0),
-    "sft_coef 0.5": ours(sft_coef=0.5),
     "value_state same": ours(value_state="same"),
     "length_normalized, alpha_tilde 3": ours(length_normalized=True, alpha_0=3.0, alpha_tilde=3.0),
-    "learning_rate 5e-4": ours(learning_rate=5e-4),
     "learning_rate 2e-3": ours(learning_rate=2e-3),
 }
 PARTS: dict[str, dict[str, Any]] = {
     "methods": {},
-    "constants": {"methods": CONSTANTS, "strengths": [1, 2], "tasks": [], "text_file": None},
+    "constants": {"methods": CONSTANTS, "strengths": [1], "tasks": [], "text_file": None},
     "reach": {
         "methods": {
             "default": ours(),

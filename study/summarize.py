@@ -201,14 +201,17 @@ def constants_part() -> str:
             rows.append(
                 [
                     line["label"],
-                    f"{one['behaviour_gain']:+.2f}",
+                    f"{one['behaviour_gain']:+.2f} [{one['behaviour_gain_interval'][0]:+.2f}, "
+                    f"{one['behaviour_gain_interval'][1]:+.2f}]",
+                    f"{one['answers_repeating']:.0%}",
+                    number(one["pair_accuracy"], ".2f"),
                     f"{trained(line)['figures']['preference.logp_margin'] - margin(results):+.1f}",
                     number(one["kl_to_base"], ".4f"),
-                    number(one["kl_vs_best_dpo_dialled_at_equal_behaviour"], ".2f"),
-                    number(one["area_under_frontier"], ".3f"),
+                    number(trained(line)["figures"]["retention.kl.document"], ".4f"),
                 ]
             )
-        head = ["", "behaviour gained", "log-prob margin gained", "KL to the base", "KL ÷ DPO's dialled", "area"]
+        head = ["", "behaviour gained", "answers in a loop", "pair accuracy", "log-prob margin gained", "KL to the base",
+                "on documents"]  # fmt: skip
         parts += [f"### {NAMES[name]}", table(head, rows)]
     return "\n\n".join(parts)
 
