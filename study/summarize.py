@@ -210,8 +210,8 @@ def constants_part() -> str:
                     number(trained(line)["figures"]["retention.kl.document"], ".4f"),
                 ]
             )
-        head = ["", "behaviour gained", "answers in a loop", "pair accuracy", "log-prob margin gained", "KL to the base",
-                "on documents"]  # fmt: skip
+        head = ["", "behaviour gained", "answers in a loop", "pair accuracy", "log-prob margin gained",
+                "KL to the base", "on documents"]  # fmt: skip
         parts += [f"### {NAMES[name]}", table(head, rows)]
     return "\n\n".join(parts)
 
