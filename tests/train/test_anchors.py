@@ -110,6 +110,15 @@ def test_few_anchors_are_repeated(tokenizer) -> None:
     assert list(with_anchors(tokenized, ANCHORS * 8, 64)["anchor"]).count(True) == 16, "none is left out"
 
 
+def test_more_anchors_than_pairs_are_said(tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    tokenized = tokenize_dataset(pairs(16), tokenizer, max_length=64)
+    with_anchors(tokenized, ANCHORS * 8, 64)
+    assert "anchors beside" not in caplog.text
+    with_anchors(tokenized, ANCHORS * 9, 64)
+    assert "18 anchors beside 16 pairs" in caplog.text
+    assert "anchors=8" in caplog.text
+
+
 def test_anchors_become_rows_beside_the_pairs(tokenizer) -> None:
     tokenized = tokenize_dataset(pairs(2), tokenizer, max_length=64)
     assert with_anchors(tokenized, [], 64) is tokenized

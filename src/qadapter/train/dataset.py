@@ -106,6 +106,11 @@ def with_anchors(tokenized: Dataset | None, anchors: Sequence[Anchor], max_lengt
         rows.append(row)
     if tokenized is None:
         return Dataset.from_list(rows)
+    if len(rows) > len(tokenized):
+        logger.warning(
+            f"{len(rows)} anchors beside {len(tokenized)} pairs: most of the training rows are the base's own answers. "
+            f"anchors={max(1, len(tokenized) // _PAIRS_PER_ANCHOR)} is the usual share."
+        )
     pairs = tokenized.add_column("anchor", [False] * len(tokenized))
     repeated = rows * max(1, round(len(tokenized) / _PAIRS_PER_ANCHOR / len(rows)))
     return concatenate_datasets([pairs, Dataset.from_list(repeated).cast(pairs.features)])
