@@ -83,6 +83,22 @@ def test_everything_in_one_run(
     assert "<script" not in page
 
 
+def test_what_was_cut_stands_in_the_result(
+    trained: Path,
+    pairs_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    flags = ["--preference-file", str(pairs_file), "--json", "--report", str(tmp_path / "report.html")]
+    assert json.loads(evaluate(capsys, str(trained), *flags))["preference"]["cut_responses"] == 0
+    result = json.loads(evaluate(capsys, str(trained), *flags, "--max-length", "17"))
+    cut = result["preference"]["cut_responses"]
+    assert 0 < cut <= 48
+    assert f"{cut} of 48 responses are longer than max_length=17" in caplog.text
+    assert "held-out responses cut at max_length" in (tmp_path / "report.html").read_text()
+
+
 def test_the_benchmarks_come_after_all_that_a_judge_may_refuse(
     trained: Path, pairs_file: Path, questions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -53,7 +53,7 @@ def values(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
             "per_device_train_batch_size": 4, "max_prompts": 3, "max_new_tokens": 3,
             "checker": ["tiny_checker:odd"], "frontier_y": "logp_margin",
             "methods": {
-                "ours <b>": {"method": "qadapter", "learning_rate": 0.02},
+                "ours <b>": {"method": "qadapter", "learning_rate": 0.02, "anchors": 4},
                 "DPO": {"method": "dpo", "learning_rate": [1e-5, 0.02]},
             },
             **overrides,

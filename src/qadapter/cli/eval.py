@@ -140,6 +140,7 @@ def _write(
         if part in policies[0]:
             result[part] = {name: value for name, value in policies[0][part].items() if name != "items"}
     result["policies"] = [base, *policies]
+    cut = base.get("preference", {}).get("cut_responses", 0)
     text = json.dumps(result, indent=2, ensure_ascii=False)
     if run_args.output:
         Path(run_args.output).write_text(text + "\n", encoding="utf-8")
@@ -147,6 +148,7 @@ def _write(
         write_evaluation_report(
             Path(run_args.report), title=f"Q-Adapter evaluation: {directory}", base=base, policies=policies,
             facts={
+                **({"held-out responses cut at max_length": cut} if cut else {}),
                 "adapter": directory, "base model": loaded["base"], "dtype": loaded["dtype"], **settings,
                 **_seconds([base, *policies]),
             },

@@ -57,7 +57,7 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
             for label, result in by_label.items()
         ],
         "runs": [run for result in comparison.lines for run in _runs(plan, comparison.base, result)],
-        "facts": _facts(plan),
+        "facts": _facts(plan, comparison.base),
     }
 
 
@@ -229,14 +229,16 @@ def _runs(plan: Plan, base: _Record, result: LineResult) -> list[dict[str, Any]]
     ]
 
 
-def _facts(plan: Plan) -> dict[str, Any]:
+def _facts(plan: Plan, base: dict[str, Any]) -> dict[str, Any]:
+    cut = base["preference"].get("cut_responses")  # records of before it was noted lack it
     common, evaluation = plan.common, plan.evaluation
     return {
         "base model": common.model,
         "dtype": common.dtype,
         "training pairs": common.train_file,
         "pairs per run": len(next(iter(plan.runs.values()))[0].inputs["pairs"]),
-        "held-out pairs": f"{evaluation.preference_file} ({len(plan.inputs.pairs or [])})",
+        "held-out pairs": f"{evaluation.preference_file} ({len(plan.inputs.pairs or [])})"
+        + (f", {cut} of their responses cut at max_length" if cut else ""),
         "prompts answered": len(plan.inputs.prompts),
         "neutral prompts": f"{evaluation.neutral_file or 'of the project'} ({len(plan.inputs.neutral)})",
         "epochs": common.num_train_epochs,

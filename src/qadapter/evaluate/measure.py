@@ -61,6 +61,7 @@ def measure_policy(
             strength     number
             seconds      {part: seconds}
             preference   accuracy, margin, logp_margin, base_logp_margin, logp_chosen, pairs,
+                         cut_responses (how many of theirs were longer than max_length),
                          items {margin, logp_margin, logp_chosen: one per pair}
             answers      prompts, finished and repeating (shares), mean_tokens,
                          items [{prompt, answer, finished, repeating, tokens}]
@@ -153,7 +154,8 @@ def _preference(
     result = evaluate_preference(model, tokenized, pad_id, batch_size=args.batch_size, strength=strength)
     items = {"margin": result.margins, "logp_margin": result.logp_margins, "logp_chosen": result.logps_chosen}
     means = ("accuracy", "margin", "logp_margin", "base_logp_margin", "logp_chosen", "pairs")
-    return {**{name: getattr(result, name) for name in means}, "items": items}
+    cut = sum(not ended for side in ("chosen", "rejected") for ended in tokenized[f"{side}_terminated"])
+    return {**{name: getattr(result, name) for name in means}, "cut_responses": cut, "items": items}
 
 
 def _answers(inputs: EvaluationInputs, answers: Sequence[Answer]) -> dict[str, Any]:
