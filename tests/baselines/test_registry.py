@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qadapter.baselines import METHODS, CommonArguments, TrainingJob, checked_hyperparameters, run_job
-from qadapter.errors import ConfigError
+from qadapter.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,8 @@ def test_wrong_common_arguments(fields: dict[str, Any], message: str) -> None:
 def test_what_a_method_cannot_do(make_job: Callable[..., TrainingJob]) -> None:
     with pytest.raises(ConfigError, match="per_device_train_batch_size must be at least 2"):
         run_job(make_job("kto", per_device_train_batch_size=1))
+    with pytest.raises(DataError, match="KTO needs at least 2 pairs"):
+        run_job(make_job("kto", train_pairs=1))
     with pytest.raises(ConfigError, match="one step takes 12"):
         run_job(make_job("rloo", per_device_train_batch_size=12))
 

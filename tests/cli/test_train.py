@@ -331,6 +331,8 @@ def test_help_shows_our_fields_with_their_defaults_and_help_all_the_others(capsy
         assert words in short
     assert "--dataloader-num-workers" not in short
     assert "--dataloader-num-workers" in everything
+    assert "~20% slower" in short
+    assert "%%" not in everything
 
 
 def test_no_prompt_is_in_both_parts() -> None:

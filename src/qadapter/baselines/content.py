@@ -11,6 +11,8 @@ from typing import Any
 def content_of(value: Any) -> Any:
     """A file as its hash, a folder as those of its files; a list entry by entry, anything else as it is.
 
+    Hidden files do not count: what git and the hub's client keep of a download changes without the content.
+
     Args:
         value: where a path may stand; text that names nothing on this disk, such as a model's id, stays.
     """
@@ -21,7 +23,11 @@ def content_of(value: Any) -> Any:
         if path.is_file():
             return _hash_of(path)
         if path.is_dir():
-            return {str(one.relative_to(path)): _hash_of(one) for one in sorted(path.rglob("*")) if one.is_file()}
+            return {
+                str(one.relative_to(path)): _hash_of(one)
+                for one in sorted(path.rglob("*"))
+                if one.is_file() and not any(part.startswith(".") for part in one.relative_to(path).parts)
+            }
     return value
 
 

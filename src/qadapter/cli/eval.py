@@ -92,29 +92,21 @@ def _evaluate(
 
     # The benchmarks take longest and come last: what a judge has to complain about shows before them.
     without_benchmarks = inputs._replace(documents=[], tasks=[])
-    base: dict[str, Any] | None = None
-    records = []
-    for strength in (0.0, *run_args.strength):
-        records.append(
-            measure_policy(
-                model,
-                tokenizer,
-                measured,
-                judges,
-                strength=strength,
-                base=base,
-                inputs=without_benchmarks,
-                on_stage=saying(strength),
-            )
-        )
-        base = records[0]
-    for record in records:
+
+    def measure(strength: float, base: dict[str, Any] | None) -> dict[str, Any]:
+        return measure_policy(
+            model, tokenizer, measured, judges, strength=strength, base=base, inputs=without_benchmarks,
+            on_stage=saying(strength),
+        )  # fmt: skip
+
+    base = measure(0.0, None)
+    policies = [measure(strength, base) for strength in run_args.strength]
+    for record in (base, *policies):
         strength = record["strength"]
         slow = measure_benchmarks(
             model, tokenizer, measured, inputs, strength=strength, on_stage=saying(strength)
         )  # fmt: skip
         record |= {**slow, "seconds": record["seconds"] | slow["seconds"]}
-    base, *policies = records
     for record in policies:
         record["difference"] = difference_to_base(record, base, seed=measured.seed)
         record["agreement"] = judge_agreement(record, base)
@@ -140,11 +132,11 @@ def _write(
         if part in policies[0]:
             result[part] = {name: value for name, value in policies[0][part].items() if name != "items"}
     result["policies"] = [base, *policies]
-    cut = base.get("preference", {}).get("cut_responses", 0)
     text = json.dumps(result, indent=2, ensure_ascii=False)
     if run_args.output:
         Path(run_args.output).write_text(text + "\n", encoding="utf-8")
     if run_args.report:
+        cut = base.get("preference", {}).get("cut_responses")
         write_evaluation_report(
             Path(run_args.report), title=f"Q-Adapter evaluation: {directory}", base=base, policies=policies,
             facts={

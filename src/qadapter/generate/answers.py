@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..data import encode_prompt, end_of_turn_id
 from ..model import QAdapterForCausalLM
-from ..model.recommended_decoding import without_recommended_decoding
+from ..model.plain_decoding import without_recommended_decoding
 
 
 class Answer(NamedTuple):

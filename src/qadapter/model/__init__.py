@@ -11,7 +11,7 @@ dial              strength, alpha_0 and alpha_tilde at decode time, checked
 caches            KV caches that count rows in pairs
 two_policies      base and adapter as one module, and the loss of pairs over them
 modeling          QAdapterForCausalLM: the mixed policy as a causal LM, in forward() and generate()
-recommended_decoding  leaving out what a base's generation config recommends
+plain_decoding    generate() without what a base's generation config recommends
 fingerprint       which base and which tokenizer an adapter belongs to
 artifact          saving and loading the folder
 quantization      a base in 8 or 4 bits

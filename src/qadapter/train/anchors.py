@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data import Anchor, encode_prompt, end_of_turn_id
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM
-from ..model.recommended_decoding import without_recommended_decoding
+from ..model.plain_decoding import without_recommended_decoding
 
 logger = logging.getLogger(__name__)
 

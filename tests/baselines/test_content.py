@@ -1,0 +1,55 @@
+"""A folder counts by what it holds: what several runs share is made anew for another base in the same place."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from qadapter.baselines import TrainingJob, run_job
+from qadapter.baselines.content import content_of
+
+
+def test_a_folder_is_the_content_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for file in ("a", "sub/b"):
+        (tmp_path / file).write_bytes(b"12")
+    before = content_of(str(tmp_path))
+    assert set(before) == {"a", "sub/b"}
+    assert before["a"] == before["sub/b"] == content_of(str(tmp_path / "a"))
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "FETCH_HEAD").write_bytes(b"1")
+    assert content_of(str(tmp_path)) == before, "a download's own notes"
+    (tmp_path / "sub" / "b").write_bytes(b"34")
+    assert content_of(str(tmp_path)) != before
+    assert content_of(["org/model", 3, None, ""]) == ["org/model", 3, None, ""]
+
+
+@pytest.mark.parametrize(
+    ("method", "hyperparameters", "shared"),
+    [
+        ("qadapter", {"anchors": 4}, "anchors-*"),
+        ("replay", {"replay_max_new_tokens": 5}, "replay-*.json"),
+        ("rloo", {"num_generations": 2, "max_completion_length": 4}, "reward-*"),
+    ],
+)
+def test_what_runs_share_is_of_one_base(
+    make_job: Callable[..., TrainingJob],
+    tmp_path: Path,
+    tiny_files: tuple[Path, Path],
+    method: str,
+    hyperparameters: dict[str, Any],
+    shared: str,
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_files[0], base)
+    for number, sign in enumerate((1, 1, -1)):
+        weights = {name: sign * tensor for name, tensor in load_file(base / "model.safetensors").items()}
+        save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+        output = tmp_path / "runs" / str(number)
+        run_job(make_job(method, hyperparameters, model=str(base), output_dir=str(output), max_length=64))
+        assert len(list((tmp_path / "runs").glob(shared))) == (1 if sign == 1 else 2)
