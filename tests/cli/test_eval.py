@@ -20,6 +20,11 @@ def no_preference(prompt: list[dict[str, str]], answer: str) -> float:
     return 0.5
 
 
+def raises(prompt: list[dict[str, str]], answer: str, finished: bool) -> float:
+    """A checker that cannot tell."""
+    raise ValueError("no idea")
+
+
 CHECKERS = ("--checker", f"{__name__}:says_yes", f"{__name__}:no_preference")
 
 
@@ -81,6 +86,21 @@ def test_everything_in_one_run(
     page = report.read_text()
     assert "<svg" in page
     assert "<script" not in page
+
+
+def test_a_judge_that_fails_is_said_before_the_benchmarks_and_in_the_table(
+    trained: Path, pairs_file: Path, questions: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--preference-file", str(pairs_file), "--tasks", str(questions), "--max-prompts", "2"]
+    assert main(["eval", str(trained), *flags, "--max-new-tokens", "2", "--checker", f"{__name__}:raises"]) == 0
+    said = capsys.readouterr()
+    for label in ("base", "strength 1"):
+        line = (
+            f"{label}: checker:{__name__}:raises failed on 2 of 2 answers; they are not counted. The first: "
+            "ValueError: no idea"
+        )
+        assert line in said.out
+        assert said.err.index(f"warning: {line}") < said.err.index("base: tasks")
 
 
 def test_what_was_cut_stands_in_the_result(

@@ -70,6 +70,7 @@ def _evaluate(
     from ..evaluate.plots import subplots
     from ..model import load_tokenizer
     from .decoding import load
+    from .eval_table import failures
 
     # What can be wrong with the input shows before the model is loaded, the quickest checks first.
     tokenizer = load_tokenizer(directory, trust_remote_code=run_args.trust_remote_code)
@@ -86,18 +87,24 @@ def _evaluate(
 
     started = time.monotonic()
 
+    def label_of(strength: float) -> str:
+        return f"strength {strength:g}" if strength else "base"
+
     def saying(strength: float) -> Callable[[str], None]:
-        label = f"strength {strength:g}" if strength else "base"
+        label = label_of(strength)
         return lambda name: print(f"{time.monotonic() - started:6.0f} s  {label}: {name}", file=sys.stderr)
 
     # The benchmarks take longest and come last: what a judge has to complain about shows before them.
     without_benchmarks = inputs._replace(documents=[], tasks=[])
 
     def measure(strength: float, base: dict[str, Any] | None) -> dict[str, Any]:
-        return measure_policy(
+        record = measure_policy(
             model, tokenizer, measured, judges, strength=strength, base=base, inputs=without_benchmarks,
             on_stage=saying(strength),
         )  # fmt: skip
+        for line in failures(label_of(strength), record):
+            print(f"warning: {line}", file=sys.stderr)
+        return record
 
     base = measure(0.0, None)
     policies = [measure(strength, base) for strength in run_args.strength]

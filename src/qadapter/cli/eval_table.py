@@ -28,10 +28,8 @@ def table(base: dict[str, Any], policies: Sequence[dict[str, Any]]) -> str:
     lines += [f"{row.label}: {row.meaning}" for row in rows]
     lines += ["", "[low, high]: 95 % interval of the difference to the base, or of the figure where the base has none."]
     for label, record in zip(["base", *(f"strength {s}" for s in strengths)], [base, *policies], strict=True):
+        lines += failures(label, record)
         for name, judge in record.get("judges", {}).items():
-            if judge["failed"]:
-                asked = judge["judged"] + judge["failed"]
-                lines.append(f"{label}: {name} failed on {judge['failed']} of {asked} answers; they are not counted.")
             if judge["cost"]:
                 counts = ", ".join(f"{key} {value}" for key, value in judge["cost"].items() if value is not None)
                 lines.append(f"{label}: {name} took {counts}")
@@ -48,3 +46,13 @@ def table(base: dict[str, Any], policies: Sequence[dict[str, Any]]) -> str:
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+def failures(label: str, record: dict[str, Any]) -> list[str]:
+    """A line for each judge that gave some answer of a policy no score, with the reason of the first."""
+    return [
+        f"{label}: {name} failed on {judge['failed']} of {judge['judged'] + judge['failed']} answers; they are not "
+        f"counted. The first: {next(n for s, n in zip(judge['items'], judge['notes'], strict=True) if s is None)}"
+        for name, judge in record.get("judges", {}).items()
+        if judge["failed"]
+    ]
