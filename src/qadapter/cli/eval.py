@@ -147,8 +147,8 @@ def _write(
         write_evaluation_report(
             Path(run_args.report), title=f"Q-Adapter evaluation: {directory}", base=base, policies=policies,
             facts={
-                **({"held-out responses cut at max_length": cut} if cut else {}),
                 "adapter": directory, "base model": loaded["base"], "dtype": loaded["dtype"], **settings,
+                **({"held-out responses cut at max_length": cut} if cut else {}),
                 **_seconds([base, *policies]),
             },
         )  # fmt: skip
