@@ -16,7 +16,7 @@ from qadapter import QAdapterForCausalLM, load_tokenizer
 from qadapter.errors import ArtifactError, ConfigError
 from qadapter.model import QConstants
 from qadapter.model.artifact import LATER_CONSTANTS
-from qadapter.model.fingerprint import weights_fingerprint
+from qadapter.model.fingerprint import base_fingerprint
 
 IDS = torch.arange(3, 19).reshape(2, 8)
 
@@ -56,9 +56,39 @@ def test_the_base_is_found_by_the_name_in_the_artifact(tmp_path: Path) -> None:
 
 def test_the_fingerprint_ignores_the_adapter_and_the_dtype() -> None:
     plain, adapted = make_base(), make_model().base
-    assert weights_fingerprint(plain) == weights_fingerprint(adapted)
-    assert weights_fingerprint(plain) == weights_fingerprint(make_base().bfloat16())
-    assert weights_fingerprint(plain) != weights_fingerprint(make_base(seed=1))
+    assert base_fingerprint(plain) == base_fingerprint(adapted)
+    assert base_fingerprint(plain) == base_fingerprint(make_base().bfloat16())
+    here, other = base_fingerprint(plain), base_fingerprint(make_base(seed=1))
+    assert here.weights_sha256 != other.weights_sha256
+    assert here.unquantized_sha256 != other.unquantized_sha256
+
+
+def test_the_fingerprint_of_a_bfloat16_checkpoint_is_the_same_in_float16() -> None:
+    """float16 has fewer bits than bfloat16 where numbers are small, and some of every model's are."""
+    base = make_base().bfloat16()
+    with torch.no_grad():
+        for index, parameter in enumerate(base.parameters()):
+            # Odd multiples of 2⁻²⁶: halfway between two numbers of float16, and exact in bfloat16.
+            parameter.view(-1)[0] = (2 * index + 1) * 2.0**-26
+    before = base_fingerprint(base)
+    assert any(not torch.equal(p, p.half().bfloat16()) for p in base.parameters())
+    assert base_fingerprint(base.half()) == before
+
+
+def test_the_fingerprint_of_embeddings_and_norms_is_blind_to_linear_layers() -> None:
+    """As it must be: a quantizer changes them."""
+    base = make_base()
+    before = base_fingerprint(base)
+    with torch.no_grad():
+        for module in base.modules():
+            if isinstance(module, torch.nn.Linear) and module is not base.get_output_embeddings():
+                module.weight += 1
+    after = base_fingerprint(base)
+    assert after.unquantized_sha256 == before.unquantized_sha256
+    assert after.weights_sha256 != before.weights_sha256
+    with torch.no_grad():
+        base.model.norm.weight += 1
+    assert base_fingerprint(base).unquantized_sha256 != before.unquantized_sha256
 
 
 def test_trainable_loading_goes_on_training(saved: Path) -> None:

@@ -11,9 +11,9 @@ from conftest import FAMILIES, RESIDUAL, make_batch, randomize_adapter
 from transformers import Qwen3ForCausalLM
 
 from qadapter import QAdapterForCausalLM
-from qadapter.errors import ConfigError, MissingExtraError, UnsupportedModelError
+from qadapter.errors import ArtifactError, ConfigError, MissingExtraError, UnsupportedModelError
 from qadapter.model import load_base, quantization
-from qadapter.model.fingerprint import weights_fingerprint
+from qadapter.model.fingerprint import base_fingerprint
 from qadapter.model.lora import Rows
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes (extra: quantized) is not installed")
@@ -22,11 +22,14 @@ BITS = pytest.mark.parametrize("load_in", ["8bit", "4bit"])
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_base(tmp_path_factory.mktemp("base"), seed=0)
+
+
+def save_base(folder: Path, *, seed: int) -> Path:
     """A base whose layers have whole blocks of 64 inputs, as those of every real model."""
-    folder = tmp_path_factory.mktemp("base")
     config = copy.deepcopy(FAMILIES["qwen3"])
     config.hidden_size, config.intermediate_size, config.head_dim = 64, 128, 16
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     base = Qwen3ForCausalLM(config)
     with torch.no_grad():
         for parameter in base.parameters():
@@ -52,7 +55,9 @@ def test_the_linear_layers_alone_are_quantized_and_frozen(folder: Path, load_in:
     assert trained
     assert all("lora_" in name and p.dtype == torch.float32 for name, p in trained.items())
     assert quantization.load_in_of(model.base) == load_in
-    assert weights_fingerprint(model.base) is None
+    here, plain = base_fingerprint(model.base), base_fingerprint(load_base(folder, dtype="float32"))
+    assert here.weights_sha256 is None
+    assert here.unquantized_sha256 == plain.unquantized_sha256
 
 
 @BITS
@@ -114,6 +119,15 @@ def test_what_was_learned_loads_on_the_same_base_and_warns_on_another(
         assert "was trained on its base in" not in caplog.text
         QAdapterForCausalLM.from_pretrained(tmp_path, dtype="float32")
     assert f"was trained on its base in {load_in} and is loaded on it in full precision" in caplog.text
+
+
+@BITS
+def test_what_was_learned_on_a_quantized_base_is_refused_on_another(folder: Path, load_in: str, tmp_path: Path) -> None:
+    quantized(folder, load_in).save_pretrained(tmp_path / "adapter")
+    other = save_base(tmp_path / "other", seed=1)
+    for where in ({"load_in": load_in, "device_map": "cpu"}, {}):
+        with pytest.raises(ArtifactError, match="trained on another base: unquantized_sha256"):
+            QAdapterForCausalLM.from_pretrained(tmp_path / "adapter", other, dtype="float32", **where)
 
 
 @BITS

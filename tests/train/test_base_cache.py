@@ -22,6 +22,7 @@ from qadapter.core import BaseStates
 from qadapter.data import PreferenceCollator
 from qadapter.errors import ConfigError
 from qadapter.model import two_policies
+from qadapter.model.fingerprint import BaseFingerprint
 from qadapter.model.loading import cache_root
 from qadapter.train import base_cache, base_cache_build
 from qadapter.train.base_cache import BaseCache, human_size
@@ -402,7 +403,7 @@ def test_a_collator_that_reorders_pairs_is_refused(run: Run) -> None:
 
 
 def test_a_base_whose_weights_cannot_be_told_apart_is_refused(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(two_policies, "weights_fingerprint", lambda base: None)
+    monkeypatch.setattr(two_policies, "base_fingerprint", lambda base: BaseFingerprint(None, None))
     with pytest.raises(ConfigError, match="cannot be read"):
         run()
 

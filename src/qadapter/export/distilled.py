@@ -97,7 +97,7 @@ def _train(
             auto_micro_batch=True,
             # The mixed policy does not change: from the second epoch on its two passes are saved. What is kept is
             # found again by the base's fingerprint, which a quantized one lacks.
-            cache_base=args.num_train_epochs > 1 and student.base_fingerprint is not None,
+            cache_base=args.num_train_epochs > 1 and student.base_fingerprint.weights_sha256 is not None,
             base_cache_dir=str(Path(work) / "mixed-states"),
             save_strategy="no",
             seed=args.seed,

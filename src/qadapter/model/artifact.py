@@ -16,6 +16,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 import transformers
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -27,7 +28,7 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from .. import __version__
 from ..errors import ArtifactError, ConfigError, UnsupportedModelError
 from .constants import QConstants
-from .fingerprint import tokenizer_fingerprint, weights_fingerprint
+from .fingerprint import base_fingerprint, tokenizer_fingerprint
 from .frozen_base import check_lm_head, freeze_base
 from .loading import load_base, load_base_tokenizer
 from .lora import check_lora, is_plain
@@ -65,7 +66,7 @@ def save_artifact(
             "name_or_path": base.config.name_or_path or base.name_or_path,
             "revision": getattr(base.config, "_commit_hash", None),
             "model_type": base.config.model_type,
-            "weights_sha256": model.base_fingerprint,
+            **model.base_fingerprint._asdict(),
             "load_in": load_in_of(base),
         },
         "tokenizer_sha256": None if tokenizer is None else tokenizer_fingerprint(tokenizer),
@@ -291,14 +292,17 @@ def read_constants(config: dict[str, Any], directory: Path) -> QConstants:
 
 def _check_base(config: dict[str, Any], base: PreTrainedModel, directory: Path) -> None:
     saved = config["base"]
-    here = {"model_type": base.config.model_type, "weights_sha256": weights_fingerprint(base)}
+    here = {"model_type": base.config.model_type, **base_fingerprint(base)._asdict()}
+    hint = f"load it on {saved.get('name_or_path')!r}"
+    if base.dtype == torch.float16:
+        hint += "; weights that are stored in float32 look like others once they are rounded to float16"
     for key, value in here.items():
         expected = saved.get(key)
         if expected is not None and value is not None and value != expected:
             raise ArtifactError(
                 f"{directory} was trained on another base: {key} is {expected!r} in the artifact and {value!r} in "
                 f"{base.config.name_or_path or type(base).__name__}.",
-                hint=f"load it on {saved.get('name_or_path')!r}",
+                hint=hint,
             )
 
 

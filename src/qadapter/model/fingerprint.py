@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from peft.tuners.lora import LoraLayer
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
 
 from .quantization import is_quantized
 
@@ -15,28 +19,45 @@ from .quantization import is_quantized
 _ENTRIES = 64
 
 
-def weights_fingerprint(base: PreTrainedModel) -> str | None:
-    """A hash of a few entries of every base weight, rounded to bfloat16 so that it is the same in every load dtype.
+class BaseFingerprint(NamedTuple):
+    """Hashes (SHA-256 in hex) of a base's weights; None where they cannot be read (on the meta device)."""
+
+    weights_sha256: str | None
+    """Of all weights; None where they are quantized."""
+    unquantized_sha256: str | None
+    """Of embeddings and norms alone: quantization leaves them as they are, so they tell of a quantized base, too."""
+
+
+def base_fingerprint(base: PreTrainedModel) -> BaseFingerprint:
+    """Hashes of a few entries of every base weight, the same in every dtype that a base is loaded in.
+
+    A checkpoint stored in float32 is an exception: loaded in float16 it is rounded to another one.
 
     Args:
         base: the base model, with or without LoRA layers injected.
-
-    Returns:
-        A SHA-256 in hex, or None where the weights cannot be read (quantized, or on the meta device).
     """
-    if is_quantized(base):
-        return None
+    parameters = _base_parameters(base)
+    if any(parameter.is_meta for _, parameter in parameters):
+        return BaseFingerprint(None, None)
+    unquantized = _embeddings_and_norms(base)
+    return BaseFingerprint(
+        None if is_quantized(base) else _digest(parameters),
+        _digest((name, parameter) for name, parameter in parameters if id(parameter) in unquantized),
+    )
+
+
+def _digest(parameters: Iterable[tuple[str, nn.Parameter]]) -> str:
     digest = hashlib.sha256()
-    for name, parameter in _base_parameters(base):
-        if parameter.is_meta:
-            return None
+    for name, parameter in parameters:
         entries = parameter.detach().flatten()[:_ENTRIES].to("cpu", torch.bfloat16)
+        # float16 keeps fewer bits of what is smaller.
+        entries = entries.where(entries.abs() >= torch.finfo(torch.float16).smallest_normal, 0)
         digest.update(name.encode() + str(tuple(parameter.shape)).encode())
         digest.update(entries.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
-def adapter_fingerprint(model: torch.nn.Module) -> str:
+def adapter_fingerprint(model: nn.Module) -> str:
     """A hash of the adapter's factors, as they are loaded.
 
     Returns:
@@ -50,7 +71,18 @@ def adapter_fingerprint(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _base_parameters(base: PreTrainedModel) -> list[tuple[str, torch.nn.Parameter]]:
+def _embeddings_and_norms(base: PreTrainedModel) -> set[int]:
+    """The ids of their parameters: of every module but linear layers, whose biases a quantizer may take along."""
+    return {
+        id(parameter)
+        for module in base.modules()
+        if not isinstance(module, (nn.Linear, Conv1D))
+        for parameter in module.parameters(recurse=False)
+        if isinstance(module, nn.Embedding) or parameter.ndim == 1
+    }
+
+
+def _base_parameters(base: PreTrainedModel) -> list[tuple[str, nn.Parameter]]:
     adapter_ids = {
         id(parameter)
         for module in base.modules()

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from ..core import BaseStates, LMHead, base_states
 from ..errors import ConfigError, UnsupportedModelError
 from .constants import QConstants
-from .fingerprint import weights_fingerprint
+from .fingerprint import BaseFingerprint, base_fingerprint
 from .frozen_base import check_lm_head, freeze_base, lm_head_of
 from .lora import RowRouter, Rows, check_lora, lora_config
 from .masked_attention import matrix_attention
@@ -81,9 +81,9 @@ class TwoPolicies(PreTrainedModel):
         return lm_head_of(self.base)
 
     @cached_property
-    def base_fingerprint(self) -> str | None:
-        """`weights_fingerprint` of the base: a constant, as the base is. Taken before the weights are sharded."""
-        return weights_fingerprint(self.base)
+    def base_fingerprint(self) -> BaseFingerprint:
+        """`base_fingerprint` of the base: a constant, as the base is. Taken before the weights are sharded."""
+        return base_fingerprint(self.base)
 
     @property
     def dtype(self) -> torch.dtype:

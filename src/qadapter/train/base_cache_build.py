@@ -63,7 +63,7 @@ def base_cache(
     Raises:
         ConfigError: a base whose weights cannot be told from another's.
     """
-    base = model.base_fingerprint
+    base = model.base_fingerprint.weights_sha256
     if base is None:
         raise ConfigError(
             "cache_base needs to tell this base from others by its weights, and they cannot be read (quantized?).",
