@@ -280,6 +280,14 @@ def test_limit_and_solved_examples(tokenizer, tasks: list) -> None:
     assert {text.count("Answer:") for text in seen} == {3}
 
 
+def test_git_says_nothing_where_there_is_no_repository(
+    tokenizer, tasks: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_tasks(make_model(constants=RESIDUAL), tokenizer, tasks[:1], limit=1)
+    assert "git" not in capfd.readouterr().err
+
+
 def test_the_name_that_lm_eval_knows(tmp_path: Path, tokenizer) -> None:
     """`lm_eval --model qadapter --model_args pretrained=DIR,strength=0.5`, once the class is there."""
     import qadapter.evaluate.harness as harness

@@ -11,7 +11,9 @@ from __future__ import annotations
 import copy
 import functools
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
@@ -65,10 +67,10 @@ def run_tasks(
     Raises:
         ConfigError: a task without a metric that is a mean over its questions, or questions that exceed the context.
     """
-    from lm_eval import simple_evaluate
+    from lm_eval import evaluator
 
-    with quiet_harness():
-        results = simple_evaluate(
+    with quiet_harness(), _without_commit(evaluator):
+        results = evaluator.simple_evaluate(
             model=_lm_class()(model, strength=strength, tokenizer=tokenizer, batch_size=batch_size),
             tasks=[entry.task for entry in tasks],
             task_manager=task_manager(include_defaults=False),
@@ -83,6 +85,18 @@ def run_tasks(
             fewshot_random_seed=seed,
         )
     return {entry.name: _task_record(entry, results) for entry in tasks}
+
+
+@contextmanager
+def _without_commit(evaluator: ModuleType) -> Iterator[None]:
+    """Keep lm-eval from asking git for a commit: git says `fatal: not a git repository` on the terminal elsewhere."""
+    name = "get_git_commit_hash"
+    before = getattr(evaluator, name, None)
+    setattr(evaluator, name, lambda: None)
+    try:
+        yield
+    finally:
+        setattr(evaluator, name, before)
 
 
 def _task_record(entry: LoadedTask, results: dict[str, Any]) -> dict[str, Any]:
