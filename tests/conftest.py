@@ -51,6 +51,19 @@ def make_base(family: str = "llama", seed: int = 0) -> PreTrainedModel:
     return base.eval()
 
 
+def model_from_config(
+    config: transformers.PretrainedConfig, constants: QConstants = RESIDUAL, lora: LoraConfig | None = None
+) -> QAdapterForCausalLM:
+    """A tiny random model of any family, with a random adapter."""
+    torch.manual_seed(0)
+    base = transformers.AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in base.parameters():
+            if parameter.ndim == 2:
+                parameter.normal_(std=0.25)
+    return randomize_adapter(QAdapterForCausalLM(base.eval(), constants, lora)).eval()
+
+
 def randomize_adapter(model: QAdapterForCausalLM, seed: int = 1, std: float = 0.3) -> QAdapterForCausalLM:
     """Give the adapter weights as after training; a fresh LoRA is zero and would hide most mistakes."""
     torch.manual_seed(seed)

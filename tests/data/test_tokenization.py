@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -39,6 +41,13 @@ def test_the_end_of_turn_comes_from_the_template(tokenizer) -> None:
     assert tokenizer.convert_ids_to_tokens(end_of_turn_id(tokenizer)) == "<|im_end|>" != tokenizer.eos_token
 
 
+def test_what_the_template_refuses_is_said(tokenizer) -> None:
+    refusing = copy.deepcopy(tokenizer)
+    refusing.chat_template = "{{ raise_exception('System role not supported') }}"
+    with pytest.raises(DataError, match="the chat template refuses the messages: System role not supported"):
+        encode_prompt(chat()["prompt"], refusing)
+
+
 def test_standard_pairs_end_with_eos(tokenizer) -> None:
     pair = tokenize_pair({"prompt": "wa wb", "chosen": " wc", "rejected": " wd we"}, tokenizer, None)
     assert tokenizer.convert_ids_to_tokens(pair.chosen_ids) == ["wc", "</s>"]
@@ -46,8 +55,6 @@ def test_standard_pairs_end_with_eos(tokenizer) -> None:
 
 
 def test_a_template_that_writes_no_end_of_turn_gets_eos(tokenizer) -> None:
-    import copy
-
     plain = copy.deepcopy(tokenizer)
     plain.chat_template = (
         "{% for m in messages %} {{ m['role'] }} {{ m['content'] }}{% endfor %}"
@@ -67,8 +74,6 @@ def test_truncation_cuts_responses_and_says_so(tokenizer) -> None:
 
 
 def test_conversations_need_a_template(tokenizer) -> None:
-    import copy
-
     bare = copy.deepcopy(tokenizer)
     bare.chat_template = None
     with pytest.raises(DataError, match="has no chat template"):
@@ -76,8 +81,6 @@ def test_conversations_need_a_template(tokenizer) -> None:
 
 
 def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer) -> None:
-    import copy
-
     rewriting = copy.deepcopy(tokenizer)
     rewriting.chat_template = "{{ messages | length }} {% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(DataError, match="does not begin with its text for the prompt"):

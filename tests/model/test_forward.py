@@ -5,7 +5,19 @@ from __future__ import annotations
 import oracles
 import pytest
 import torch
-from conftest import FAMILIES, PAPER, RESIDUAL, VOCABULARY, make_base, make_model, two_logits
+import transformers
+from conftest import (
+    FAMILIES,
+    IDS,
+    PAPER,
+    RESIDUAL,
+    SMALL,
+    VOCABULARY,
+    make_base,
+    make_model,
+    model_from_config,
+    two_logits,
+)
 from peft import LoraConfig
 
 from qadapter.errors import ConfigError, UnsupportedModelError
@@ -134,6 +146,32 @@ def test_lora_variants(options: dict) -> None:
 def test_refused_adapters(options: dict, message: str) -> None:
     with pytest.raises(UnsupportedModelError, match=message):
         QAdapterForCausalLM(make_base(), PAPER, LoraConfig(task_type="CAUSAL_LM", **options))
+
+
+def test_a_lora_that_could_not_be_decoded_is_refused_before_training() -> None:
+    """OPT flattens what its feed-forward layers get: rows cannot be told apart there."""
+    config = transformers.OPTConfig(
+        vocab_size=VOCABULARY, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
+        word_embed_proj_dim=32, max_position_embeddings=128, **IDS,
+    )  # fmt: skip
+    with pytest.raises(UnsupportedModelError, match=r"2-d input[\s\S]*leave this layer out of lora_target_modules"):
+        model_from_config(config)
+
+
+def test_a_lora_on_the_embedding() -> None:
+    lora = LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"], task_type="CAUSAL_LM")
+    model, inputs = make_model(lora=lora), prompt()
+    with torch.no_grad():
+        logp = model(**inputs).logits.log_softmax(-1)
+    torch.testing.assert_close(visible(logp, inputs), visible(oracle_logp(model, inputs), inputs), rtol=1e-4, atol=1e-4)
+
+
+def test_mixtures_of_experts_are_refused() -> None:
+    config = transformers.MixtralConfig(
+        **SMALL, **IDS, num_attention_heads=4, num_key_value_heads=2, num_local_experts=4
+    )
+    with pytest.raises(UnsupportedModelError, match="MixtralForCausalLM has mixture-of-experts layers"):
+        model_from_config(config)
 
 
 def test_an_unknown_factor_on_the_logits_is_found() -> None:

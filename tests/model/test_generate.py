@@ -5,6 +5,7 @@ from __future__ import annotations
 import oracles
 import pytest
 import torch
+import torch.nn.functional as F
 import transformers
 from conftest import FAMILIES, PAPER, RESIDUAL, VOCABULARY, make_base, make_model, two_logits
 from transformers import StaticCache
@@ -71,9 +72,10 @@ def test_cached_equals_recomputed(family: str) -> None:
     [
         {"cache_implementation": "static"},
         {"prefill_chunk_size": 3},
+        {"cache_implementation": "static", "prefill_chunk_size": 3},
         {"num_beams": 1, "cache_implementation": "offloaded_static"},
     ],
-    ids=["static", "chunked prefill", "offloaded"],
+    ids=["static", "chunked prefill", "both", "offloaded"],
 )
 def test_other_caches(kw: dict) -> None:
     model, inputs = make_model(), left_padded()
@@ -208,6 +210,30 @@ def test_a_cache_of_one_policy_is_refused() -> None:
         cache = model.base(inputs["input_ids"], use_cache=True).past_key_values
         with pytest.raises(ConfigError, match="holds the keys of one policy"):
             model(inputs["input_ids"][:, :1], past_key_values=cache)
+
+
+@pytest.mark.parametrize(("first", "second"), [(1.0, 0.0), (0.0, 1.0)])
+def test_a_cache_of_the_other_policy_is_refused(first: float, second: float) -> None:
+    model, inputs = make_model(constants=RESIDUAL), left_padded(rows=1)
+    kw = {**inputs, "do_sample": False, "max_new_tokens": 4, "return_dict_in_generate": True}
+    so_far = model.generate(**kw, strength=first)
+    new = so_far.sequences.shape[1] - inputs["input_ids"].shape[1]
+    again = {**kw, "input_ids": so_far.sequences, "attention_mask": F.pad(inputs["attention_mask"], (0, new), value=1)}
+    with pytest.raises(ConfigError, match="this strength decodes with the other"):
+        model.generate(**again, strength=second, past_key_values=so_far.past_key_values)
+    alone = model.generate(**again, strength=first)
+    reused = model.generate(**again, strength=first, past_key_values=so_far.past_key_values)
+    assert torch.equal(alone.sequences, reused.sequences)
+
+
+@pytest.mark.parametrize("dial", ["strength", "alpha_0", "alpha_tilde"])
+def test_a_dial_per_prompt_follows_its_prompt(tokenizer, dial: str) -> None:
+    """Prompts are answered in the order of their lengths."""
+    model, prompts, values = make_model(constants=RHO), ["wa wb wc wd", "we", "wf wg"], [0.05, 2.0, 0.3]
+    found = answer_prompts(model, tokenizer, prompts, max_new_tokens=6, batch_size=2, **{dial: values})
+    for prompt, value, answer in zip(prompts, values, found, strict=True):
+        assert answer_prompts(model, tokenizer, [prompt], max_new_tokens=6, **{dial: value}) == [answer]
+    assert len({tuple(answer.token_ids) for answer in found}) > 1
 
 
 def test_an_own_static_cache() -> None:

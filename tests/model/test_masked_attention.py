@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import make_base, make_batch, make_model
+import transformers
+from conftest import IDS, SMALL, make_base, make_batch, make_model, model_from_config, two_logits
 
 from qadapter.model import QAdapterForCausalLM, masked_attention
 from qadapter.model.attention_blocks import attention_blocks
@@ -114,3 +115,21 @@ def test_other_attention_stays_as_it_is() -> None:
     model = QAdapterForCausalLM(base)
     with masked_attention.matrix_attention(model.base):
         assert model.base.config._attn_implementation == "eager"
+
+
+def test_values_of_another_size_than_the_keys_go_to_torch() -> None:
+    """As in latent attention (MLA)."""
+    config = transformers.MiniCPM3Config(
+        **SMALL, **IDS, num_attention_heads=4, num_key_value_heads=4, q_lora_rank=16, kv_lora_rank=16,
+        qk_rope_head_dim=8, qk_nope_head_dim=8, v_head_dim=8,
+    )  # fmt: skip
+    model, batch = model_from_config(config), make_batch()
+    found = model(**batch)
+    model.base.config._attn_implementation = "eager"
+    torch.testing.assert_close(found.pair_loss, model(**batch).pair_loss, rtol=1e-4, atol=1e-5)
+    ids = batch["input_ids"][:2, :3]
+    with torch.no_grad():
+        z1, z0 = two_logits(model, input_ids=ids)
+        mixed = model(ids, strength=0.5).logits
+    expected = (0.5 * z1 + 0.5 * z0).log_softmax(-1)
+    torch.testing.assert_close(mixed.log_softmax(-1), expected, rtol=1e-4, atol=1e-4)

@@ -5,7 +5,21 @@ from __future__ import annotations
 import oracles
 import pytest
 import torch
-from conftest import FAMILIES, PAPER, RESIDUAL, make_batch, make_model, two_logits
+import torch.nn.functional as F
+import transformers
+from conftest import (
+    FAMILIES,
+    IDS,
+    PAPER,
+    RESIDUAL,
+    SMALL,
+    VOCABULARY,
+    make_batch,
+    make_model,
+    model_from_config,
+    two_logits,
+)
+from peft import LoraConfig
 
 from qadapter.errors import DataError
 from qadapter.model import QAdapterForCausalLM, QConstants
@@ -115,6 +129,35 @@ def test_the_frozen_policy_has_no_dropout(batch: dict[str, torch.Tensor]) -> Non
     """GPT-2 drops out by default; π₀ and Q̂ must not be random in train mode."""
     model = make_model("gpt2").train()
     torch.testing.assert_close(model(**batch).pair_loss, model(**batch).pair_loss, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.OPTConfig(
+            vocab_size=VOCABULARY, hidden_size=32, ffn_dim=48, num_hidden_layers=2, num_attention_heads=4,
+            word_embed_proj_dim=32, max_position_embeddings=128, **IDS,
+        ),
+        transformers.GPTBigCodeConfig(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128, **IDS),
+        transformers.Starcoder2Config(
+            **SMALL, **IDS, num_attention_heads=4, num_key_value_heads=2, residual_dropout=0.1, embedding_dropout=0.1
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)  # fmt: skip
+def test_nor_where_a_family_names_it_otherwise(
+    config: transformers.PretrainedConfig, batch: dict[str, torch.Tensor]
+) -> None:
+    model = model_from_config(config, lora=LoraConfig(target_modules=["q_proj", "v_proj", "c_attn"]))
+    expected = model(**batch).pair_loss
+    torch.testing.assert_close(model.train()(**batch).pair_loss, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_padding_on_the_left_is_refused(batch: dict[str, torch.Tensor]) -> None:
+    """A packed row would read it as the prompt, and models with learned positions would count it."""
+    padded = {name: F.pad(value, (2, 0)) for name, value in batch.items() if value.ndim == 2}
+    with pytest.raises(DataError, match=r"rows \[0, 1, 2, 3, 4, 5\] of the batch have padding before"):
+        make_model()(**{**batch, **padded})
 
 
 @pytest.mark.parametrize("what", ["all masked", "one masked", "no prompt"])

@@ -6,7 +6,8 @@ import copy
 
 import pytest
 import torch
-from conftest import FAMILIES, make_batch, make_model
+import transformers
+from conftest import FAMILIES, IDS, SMALL, make_batch, make_model, model_from_config
 from torch.nn.attention.flex_attention import flex_attention
 from transformers.integrations.flex_attention import WrappedFlexAttention
 
@@ -53,6 +54,22 @@ def test_who_shares(family: str, shared: bool, caplog: pytest.LogCaptureFixture)
     shapes = rows_seen(model)
     model(**make_batch())
     assert [shape[0] for shape in shapes] == ([3, 3] if shared else [6, 6])
+
+
+def test_convolutions_keep_two_rows(caplog: pytest.LogCaptureFixture) -> None:
+    """In a packed row one reaches from the rejected response back into the end of the chosen one."""
+    config = transformers.Lfm2Config(
+        **SMALL, **IDS, num_attention_heads=4, num_key_value_heads=2, layer_types=["conv", "full_attention"]
+    )
+    model, batch = model_from_config(config), make_batch()
+    assert "its 'conv' layers mix neighbouring tokens" in caplog.text
+    together = model(**batch)
+    for pair in range(3):
+        alone = model(**{name: value[[pair, pair + 3]] for name, value in batch.items()})
+        torch.testing.assert_close(together.pair_loss[pair], alone.pair_loss[0], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(together.base_logp_rejected[pair], alone.base_logp_rejected[0])
+    model.share_prefix = True
+    assert not torch.allclose(model(**batch).pair_loss, together.pair_loss, atol=1e-2)
 
 
 def test_different_prompts_are_not_shared() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -304,6 +305,41 @@ def test_bad_rows_by_length(tmp_path: Path, tokenizer, caplog: pytest.LogCapture
     assert "skipped 1 bad row" in caplog.text
     tokenize_dataset(pairs(3), tokenizer, max_length=13)
     assert "longer than max_length=13" in caplog.text
+
+
+def test_a_row_that_the_chat_template_refuses_is_a_bad_row(
+    tmp_path: Path, tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    refusing = copy.deepcopy(tokenizer)
+    refusing.chat_template = (
+        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        + tokenizer.chat_template
+    )
+    rows = list(pairs(3))
+    rows[1]["prompt"].insert(0, {"role": "system", "content": "wa"})
+    message = r"1 bad row:[\s\S]*row 2: the chat template refuses the messages: System role not supported"
+    with pytest.raises(DataError, match=message):
+        QAdapterTrainer(
+            make_base(), arguments(tmp_path), train_dataset=Dataset.from_list(rows), processing_class=refusing
+        )
+    args = arguments(tmp_path, on_bad_row="skip")
+    trainer = QAdapterTrainer(make_base(), args, train_dataset=Dataset.from_list(rows), processing_class=refusing)
+    assert len(trainer.train_dataset) == 2
+    assert "skipped 1 bad row" in caplog.text
+
+
+@pytest.mark.parametrize("prompt", ["none", "text", "messages"])
+def test_whole_conversations_as_trl_takes_them(tmp_path: Path, tokenizer, prompt: str) -> None:
+    explicit, rows = pairs(2), []
+    for row in explicit:
+        rows.append({side: row["prompt"] + row[side] for side in ("chosen", "rejected")})
+        if prompt != "none":
+            rows[-1]["prompt"] = row["prompt"] if prompt == "messages" else row["prompt"][0]["content"]
+    made = [
+        QAdapterTrainer(make_base(), arguments(tmp_path), train_dataset=data, processing_class=tokenizer).train_dataset
+        for data in (explicit, Dataset.from_list(rows))
+    ]
+    assert made[0].to_list() == made[1].to_list()
 
 
 def test_presets(tmp_path: Path) -> None:

@@ -80,15 +80,15 @@ def run_check(args: argparse.Namespace) -> int:
     collected = collect_pairs(args.file, split=args.split, style=args.style)
     pairs, bad = collected.pairs, list(collected.bad)
     tokenizer: Any = None
-    tokenized = _Tokenized([], [], [])
+    tokenized = _Tokenized([], [], [], 0)
     if args.tokenizer is not None:
         from ..model import load_base_tokenizer
 
         tokenizer = load_base_tokenizer(args.tokenizer)
         tokenized = _tokenize(pairs, tokenizer, args.max_length)
-        bad += tokenized.no_room
+        bad += tokenized.bad
 
-    usable = len(pairs) - len(tokenized.no_room)
+    usable = len(pairs) - len(tokenized.bad)
     print(f"{args.file}: {_n(collected.rows, 'row')}, {_n(usable, 'usable pair')}, {_n(len(bad), 'bad row')}")
     mixed = mixed_formats(pairs)
     if mixed:
@@ -139,28 +139,35 @@ def run_convert(args: argparse.Namespace) -> int:
 
 class _Tokenized(NamedTuple):
     whole: list[TokenizedPair]
-    """Every pair without a limit: its lengths are those of the data."""
+    """Every pair that has tokens, without a limit: its lengths are those of the data."""
     fitting: list[tuple[PreferencePair, TokenizedPair]]
     """Those whose prompt leaves room, cut to the limit."""
-    no_room: list[BadRow]
+    bad: list[BadRow]
+    """Messages that the chat template refuses, and prompts that leave no room."""
+    no_room: int
+    """How many of them are prompts."""
 
 
 def _tokenize(pairs: Sequence[PreferencePair], tokenizer: Any, max_length: int | None) -> _Tokenized:
     from ..data.pairs import BadRow
-    from ..data.tokenization import NoRoomError, tokenize_pair
+    from ..data.tokenization import NoRoomError, RefusedByTemplateError, tokenize_pair
 
-    result = _Tokenized([], [], [])
+    whole: list[TokenizedPair] = []
+    fitting: list[tuple[PreferencePair, TokenizedPair]] = []
+    bad: list[BadRow] = []
+    no_room = 0
     for pair in pairs:
-        whole = cut = tokenize_pair(vars(pair), tokenizer, None)
-        result.whole.append(whole)
-        longer = max(len(whole.chosen_ids), len(whole.rejected_ids))
         try:
-            if max_length is not None and len(whole.prompt_ids) + longer > max_length:
+            uncut = cut = tokenize_pair(vars(pair), tokenizer, None)
+            whole.append(uncut)
+            longer = max(len(uncut.chosen_ids), len(uncut.rejected_ids))
+            if max_length is not None and len(uncut.prompt_ids) + longer > max_length:
                 cut = tokenize_pair(vars(pair), tokenizer, max_length)
-            result.fitting.append((pair, cut))
-        except NoRoomError as error:
-            result.no_room.append(BadRow(pair.location, str(error)))
-    return result
+            fitting.append((pair, cut))
+        except (NoRoomError, RefusedByTemplateError) as error:
+            bad.append(BadRow(pair.location, str(error)))
+            no_room += isinstance(error, NoRoomError)
+    return _Tokenized(whole, fitting, bad, no_room)
 
 
 def _print_bad_rows(bad: Sequence[BadRow]) -> None:
@@ -211,7 +218,7 @@ def _print_truncation(tokenized: _Tokenized, max_length: int) -> None:
     chosen = sum(bool(pair.chosen_cut_ids) for _, pair in tokenized.fitting)
     rejected = sum(bool(pair.rejected_cut_ids) for _, pair in tokenized.fitting)
     print(f"\nat max length {max_length}: {chosen} chosen and {rejected} rejected responses are cut, ", end="")
-    print(f"{_n(len(tokenized.no_room), 'row')} with no room for a response")
+    print(f"{_n(tokenized.no_room, 'row')} with no room for a response")
 
 
 def _print_preview(tokenized: Sequence[tuple[PreferencePair, TokenizedPair]], tokenizer: Any, count: int) -> None:

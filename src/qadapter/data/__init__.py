@@ -14,12 +14,20 @@ collator       padded batches
 from .anchors import Anchor, read_anchors, write_anchors
 from .collator import PreferenceCollator
 from .dataset import load_preference_dataset
-from .tokenization import NoRoomError, TokenizedPair, encode_prompt, end_of_turn_id, tokenize_pair
+from .tokenization import (
+    NoRoomError,
+    RefusedByTemplateError,
+    TokenizedPair,
+    encode_prompt,
+    end_of_turn_id,
+    tokenize_pair,
+)
 
 __all__ = [
     "Anchor",
     "NoRoomError",
     "PreferenceCollator",
+    "RefusedByTemplateError",
     "TokenizedPair",
     "encode_prompt",
     "end_of_turn_id",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
@@ -33,6 +34,10 @@ class NoRoomError(DataError):
     """The prompt alone takes `max_length` tokens or more."""
 
 
+class RefusedByTemplateError(DataError):
+    """The chat template raises an error on the messages of a row, such as on a system message."""
+
+
 def tokenize_pair(pair: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> TokenizedPair:
     """Tokenize one pair.
 
@@ -46,6 +51,7 @@ def tokenize_pair(pair: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, m
 
     Raises:
         NoRoomError: the prompt leaves no room for a response.
+        RefusedByTemplateError: the chat template does not take the messages.
         DataError: no chat template, or one whose text for prompt + response does not begin with its prompt.
     """
     prompt, conversational = pair["prompt"], not isinstance(pair["prompt"], str)
@@ -76,7 +82,7 @@ def encode_prompt(prompt: str | list[dict[str, str]], tokenizer: PreTrainedToken
     A chat template writes its own special tokens, so none are added to its text: no second BOS.
 
     Raises:
-        DataError: messages, but the tokenizer has no chat template.
+        DataError: messages, but the tokenizer has no chat template, or one that refuses them.
     """
     if isinstance(prompt, str):
         ids = tokenizer(prompt)["input_ids"]
@@ -150,7 +156,10 @@ def _render(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, 
             f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, but the data are conversations.",
             hint="use an instruction-tuned model, or convert the data to prompt/chosen/rejected strings",
         )
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    try:
+        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+    except TemplateError as error:
+        raise RefusedByTemplateError(f"the chat template refuses the messages: {error}") from error
 
 
 def _encode_chat(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

@@ -12,6 +12,8 @@ from ..data import encode_prompt, end_of_turn_id
 from ..model import QAdapterForCausalLM
 from ..model.plain_decoding import without_recommended_decoding
 
+Dial = float | Sequence[float] | None
+
 
 class Answer(NamedTuple):
     """One generated answer."""
@@ -32,7 +34,9 @@ def answer_prompts(
     *,
     max_new_tokens: int = 256,
     batch_size: int = 16,
-    strength: float | Sequence[float] | None = None,
+    strength: Dial = None,
+    alpha_0: Dial = None,
+    alpha_tilde: Dial = None,
     on_batch: Callable[[int], None] | None = None,
     **generate_kwargs: Any,
 ) -> list[Answer]:
@@ -44,7 +48,7 @@ def answer_prompts(
         prompts: message lists (the chat template is applied), or strings that are continued as they are.
         max_new_tokens: most tokens of an answer.
         batch_size: prompts per batch.
-        strength: one for all, or one per prompt; default 1.
+        strength, alpha_0, alpha_tilde: the dials of `generate`: one for all prompts, or one per prompt.
         on_batch: called with the number of prompts answered so far.
         **generate_kwargs: for `generate`, such as do_sample and temperature. Greedy where nothing is said.
 
@@ -59,6 +63,7 @@ def answer_prompts(
     ends = stop_ids(model, tokenizer)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
+    dials = {"strength": strength, "alpha_0": alpha_0, "alpha_tilde": alpha_tilde}
     answers: dict[int, Answer] = {}
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
@@ -70,9 +75,7 @@ def answer_prompts(
                 input_ids=torch.tensor(rows, device=model.device),
                 attention_mask=torch.tensor(mask, device=model.device),
                 max_new_tokens=max_new_tokens,
-                strength=strength
-                if strength is None or isinstance(strength, (int, float))
-                else [strength[i] for i in batch],
+                **{name: _rows_of(dial, batch) for name, dial in dials.items()},
                 pad_token_id=pad_id,
                 eos_token_id=ends,
                 **{"do_sample": False, **generate_kwargs},
@@ -85,6 +88,10 @@ def answer_prompts(
         if on_batch is not None:
             on_batch(len(answers))
     return [answers[index] for index in range(len(prompts))]
+
+
+def _rows_of(dial: Dial, batch: Sequence[int]) -> Dial:
+    return dial if dial is None or isinstance(dial, (int, float)) else [dial[index] for index in batch]
 
 
 def stop_ids(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[int]:

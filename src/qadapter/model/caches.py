@@ -9,6 +9,7 @@ from torch import Tensor
 from transformers.cache_utils import Cache
 
 from ..errors import ConfigError
+from .lora import Rows
 
 # A mixin's `super()` is the cache it is mixed into; only the type checker needs to be told.
 _AnyCache: Any = Cache if TYPE_CHECKING else object
@@ -55,6 +56,28 @@ def pair_cache(cache: Cache) -> Cache:
         )
     cache.__class__ = _paired_class(type(cache))
     return cache
+
+
+def note_policy(cache: Cache, rows: Rows) -> None:
+    """Write on a cache whose keys it holds."""
+    cache.policy_rows = rows
+
+
+def check_policy(cache: Cache, rows: Rows) -> None:
+    """Refuse a cache that holds the keys of another policy.
+
+    Args:
+        cache: from an earlier pass or generation, or an empty one.
+        rows: the policy that will read it, `ADAPTER` or `BASE`.
+
+    Raises:
+        ConfigError: with that strength the other policy alone has filled it.
+    """
+    if getattr(cache, "policy_rows", rows) is not rows and cache.get_seq_length() > 0:
+        raise ConfigError(
+            "past_key_values holds the keys of one policy, and this strength decodes with the other.",
+            hint="pass the tokens again instead of the cache; a cache of both policies serves every strength",
+        )
 
 
 def _paired_class(kind: Any) -> type:

@@ -19,13 +19,17 @@ def freeze_base(base: PreTrainedModel) -> None:
         base: a causal LM of transformers; mutated in place.
 
     Raises:
-        UnsupportedModelError: an encoder-decoder, recurrent or bare model.
+        UnsupportedModelError: an encoder-decoder, recurrent, mixture-of-experts or bare model.
     """
     name = type(base).__name__
     if base.config.is_encoder_decoder:
         raise UnsupportedModelError(f"{name} is an encoder-decoder model; a decoder-only causal LM is needed.")
     if base._is_stateful:
         raise UnsupportedModelError(f"{name} keeps a recurrent state that cannot hold two policies' rows.")
+    if base._can_set_experts_implementation():
+        raise UnsupportedModelError(
+            f"{name} has mixture-of-experts layers, which do not keep the rows of a batch apart."
+        )
     if base.base_model is base or base.get_output_embeddings() is None:
         raise UnsupportedModelError(f"{name} has no LM head over a backbone.", hint="load it with AutoModelForCausalLM")
     base.requires_grad_(False)
@@ -33,8 +37,10 @@ def freeze_base(base: PreTrainedModel) -> None:
     for module in base.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
+        # Many models hand a number of theirs to F.dropout instead: dropout, attention_dropout, resid_pdrop.
+        for name, value in vars(module).items():
+            if "drop" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def lm_head_of(base: PreTrainedModel) -> LMHead:

@@ -19,6 +19,7 @@ from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from transformers import PreTrainedModel
 
 from ..errors import UnsupportedModelError
 
@@ -95,7 +96,8 @@ def row_sliced_forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: obj
         )
     if rows is Rows.BASE:
         return layer.base_layer(x, *args, **kwargs)
-    if rows is not Rows.ADAPTER and x.ndim != 3:
+    # [rows, …, tokens, features]; the ids of an embedding are [rows, tokens].
+    if rows is not Rows.ADAPTER and x.ndim < (3 if x.is_floating_point() else 2):
         raise UnsupportedModelError(
             f"a LoRA layer of type {type(layer.base_layer).__name__} received a {x.ndim}-d input of shape "
             f"{tuple(x.shape)}: its rows cannot be told apart.",
@@ -115,12 +117,13 @@ def row_sliced_forward(layer: LoraLayer, x: Tensor, *args: object, **kwargs: obj
 
 
 def _rows_through_peft(layer: LoraLayer, routing: Routing, x: Tensor, *args: object, **kwargs: object) -> Tensor:
-    """DoRA and other variants, quantized or merged layers: PEFT's own forward, on the adapter's rows only."""
+    """DoRA and other variants, embeddings, quantized or merged layers: PEFT's own forward, on its rows only."""
     forward = type(layer).forward
     if routing is Rows.ADAPTER:
         return forward(layer, x, *args, **kwargs)
     done, outputs = 0, []
-    for adapter, start, stop in routed_parts(routing, len(x), layer.active_adapters, layer.lora_A):
+    known = {*layer.lora_A, *layer.lora_embedding_A}
+    for adapter, start, stop in routed_parts(routing, len(x), layer.active_adapters, known):
         assert list(layer.active_adapters) == [adapter], "PEFT's forward is that of the active adapter"
         outputs += [layer.base_layer(x[done:start], *args, **kwargs)] if start > done else []
         outputs.append(forward(layer, x[start:stop], *args, **kwargs))
@@ -221,3 +224,22 @@ def check_lora(peft_model: PeftModel, name: str | None = None) -> None:
             "LoRA on the LM head gives the two policies different heads.",
             hint="leave the output embedding out of lora_target_modules",
         )
+
+
+@torch.no_grad()
+def check_rows(base: PreTrainedModel, router: RowRouter) -> None:
+    """Decode a few tokens with both policies, so that a layer that cannot is found before it is trained.
+
+    Raises:
+        UnsupportedModelError: a LoRA on a layer that does not see which row of the batch a token is of.
+    """
+    if any(parameter.is_meta for parameter in base.parameters()):
+        return
+    was_training = base.training
+    base.eval()
+    try:
+        with router.route(Rows.BOTH):
+            ids = torch.arange(2, 6, device=base.get_input_embeddings().weight.device).expand(2, -1)
+            base.base_model(input_ids=ids, use_cache=False)
+    finally:
+        base.train(was_training)

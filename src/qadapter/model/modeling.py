@@ -19,7 +19,7 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from ..core import BaseStates
 from ..core.mixture import Scalar
 from ..errors import ConfigError, UnsupportedModelError
-from .caches import PairedRows, pair_cache
+from .caches import PairedRows, check_policy, note_policy, pair_cache
 from .dial import checked_dial, rows_needed
 from .lora import Rows
 from .pair_loss import PreferenceOutput
@@ -87,7 +87,7 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
 
         Raises:
             DataError: a row of a preference batch without prompt or without response tokens.
-            ConfigError: constants that leave no policy.
+            ConfigError: constants that leave no policy; a cache that holds the keys of another one.
         """
         if "labels" in backbone_kwargs:
             raise ConfigError("labels have no meaning here; a preference batch has completion_mask and terminated.")
@@ -111,6 +111,8 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
             input_ids, attention_mask, position_ids, inputs_embeds = (
                 _twice(value, batch) for value in (input_ids, attention_mask, position_ids, inputs_embeds)
             )
+        elif past_key_values is not None and not torch.compiler.is_compiling():
+            check_policy(past_key_values, rows)
         with self.row_router.route(rows):
             output = self.base.base_model(
                 input_ids=input_ids,
@@ -121,6 +123,8 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
                 use_cache=use_cache,
                 **backbone_kwargs,
             )
+        if output.past_key_values is not None and not torch.compiler.is_compiling():
+            note_policy(output.past_key_values, rows)
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         hidden = output.last_hidden_state[:, positions]
         if rows is Rows.BOTH:
@@ -164,15 +168,20 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
             return super().generate(*args, **dial, **kwargs)
 
     def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict, *args: Any, **kwargs: Any
+        self, generation_config: Any, model_kwargs: dict, generation_mode: Any, batch_size: int, *args: Any
     ) -> Any:
-        result = super()._prepare_cache_for_generation(generation_config, model_kwargs, *args, **kwargs)
-        cache = model_kwargs.get("past_key_values")
         strength = model_kwargs.get("strength")
         mixture = self.constants.mixture(
             1.0 if strength is None else strength, model_kwargs.get("alpha_0"), model_kwargs.get("alpha_tilde")
         )
-        if cache is not None and rows_needed(mixture) is Rows.BOTH:
+        both = rows_needed(mixture) is Rows.BOTH
+        # A static cache may take its size here, before it is made to count in pairs.
+        cache_rows = 2 * batch_size if both else batch_size
+        result = super()._prepare_cache_for_generation(
+            generation_config, model_kwargs, generation_mode, cache_rows, *args
+        )
+        cache = model_kwargs.get("past_key_values")
+        if cache is not None and both:
             model_kwargs["past_key_values"] = pair_cache(cache)
         return result
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 import transformers
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from .response_states import ResponseStates, response_states
 from .shared_prefix import PackedPairs, pack_pairs
 
@@ -41,7 +42,7 @@ def preference_batch(
 
     Args:
         input_ids: [2·pairs, tokens], chosen rows first.
-        attention_mask: [2·pairs, tokens] or None.
+        attention_mask: [2·pairs, tokens] or None; padding stands on the right.
         completion_mask: [2·pairs, tokens] bool, True at the tokens of the response (a contiguous run).
         terminated: [2·pairs] bool, False where a response was cut.
         share_prefix: whether the model's attention can take a pair in one row.
@@ -51,19 +52,32 @@ def preference_batch(
 
     Raises:
         ConfigError: no completion_mask or terminated.
-        DataError: a row without prompt or without response tokens.
+        DataError: a row without prompt or without response tokens, or padded elsewhere than on the right.
     """
     if completion_mask is None or terminated is None:
         raise ConfigError(
             "a preference batch needs completion_mask ([rows, tokens] bool) and terminated ([rows] bool)."
         )
     states = response_states(input_ids, completion_mask.bool(), terminated)
+    if attention_mask is not None:
+        _check_right_padded(attention_mask, states)
     inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "use_cache": False, **backbone_kwargs}
     packed = _packed(input_ids, states, window) if share_prefix else None
     if packed is not None:
         inputs["input_ids"], inputs["position_ids"] = packed.input_ids, packed.position_ids
         inputs["attention_mask"] = mask_of(packed.segments)
     return PreferenceBatch(states, inputs, states.columns(packed=packed is not None))
+
+
+def _check_right_padded(attention_mask: Tensor, states: ResponseStates) -> None:
+    column = torch.arange(attention_mask.shape[1], device=attention_mask.device)[None]
+    padded = (attention_mask == 0) & (column < (states.first + states.lengths)[:, None])
+    if bool(padded.any()):
+        raise DataError(
+            f"rows {padded.any(dim=1).nonzero().flatten().tolist()} of the batch have padding before or within their "
+            "prompt and response.",
+            hint="pad on the right, as PreferenceCollator does",
+        )
 
 
 def _packed(input_ids: Tensor, states: ResponseStates, window: int | None) -> PackedPairs | None:

@@ -5,7 +5,7 @@
     attention   causal, and chosen and rejected do not see each other
 
 To rounding this gives the hidden states of the two separate rows. Models whose attention such a mask cannot describe
-(a window shorter than the row, ALiBi, kernels without masks) keep two rows.
+(a window shorter than the row, ALiBi, kernels without masks, convolutions) keep two rows.
 """
 
 from __future__ import annotations
@@ -127,9 +127,17 @@ def why_not_packable(base: PreTrainedModel) -> str | None:
         return f"its attention implementation {base.config._attn_implementation!r} takes no mask of its own"
     if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", None) == "alibi":
         return "its positions are ALiBi biases"
+    mixing = [kind for kind in getattr(config, "layer_types", None) or () if not is_attention(kind)]
+    if mixing:
+        return f"its {mixing[0]!r} layers mix neighbouring tokens whatever the mask says"
     if "position_ids" not in inspect.signature(base.base_model.forward).parameters:
         return "it takes no position ids"
     return None
+
+
+def is_attention(kind: str) -> bool:
+    """Whether a layer of this kind (an entry of a config's `layer_types`) looks where a mask lets it."""
+    return "attention" in kind and "linear" not in kind
 
 
 def shortest_window(base: PreTrainedModel) -> int | None:

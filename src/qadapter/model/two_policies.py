@@ -16,7 +16,7 @@ from ..errors import ConfigError, UnsupportedModelError
 from .constants import QConstants
 from .fingerprint import BaseFingerprint, base_fingerprint
 from .frozen_base import check_lm_head, freeze_base, lm_head_of
-from .lora import RowRouter, Rows, check_lora, lora_config
+from .lora import RowRouter, Rows, check_lora, check_rows, lora_config
 from .masked_attention import matrix_attention
 from .pair_loss import PreferenceOutput, pair_loss
 from .preference_batch import PreferenceBatch, preference_batch
@@ -45,7 +45,6 @@ class TwoPolicies(PreTrainedModel):
         *,
         peft_model: PeftModel | None = None,
     ) -> None:
-        super().__init__(base.config)
         if peft_model is None:
             if isinstance(base, PeftModel):
                 raise UnsupportedModelError(
@@ -55,6 +54,7 @@ class TwoPolicies(PreTrainedModel):
             freeze_base(base)
             check_lm_head(base)
             peft_model = get_peft_model(base, peft_config or lora_config())
+        super().__init__(base.config)
         self.constants = constants or QConstants()
         self.peft_model = peft_model
         self.generation_config = base.generation_config
@@ -63,6 +63,7 @@ class TwoPolicies(PreTrainedModel):
             self.hf_device_map = base.hf_device_map  # the Trainer leaves a model on its devices that has one
         check_lora(peft_model)
         self.row_router = RowRouter(base)
+        check_rows(base, self.row_router)
         self.window = shortest_window(base)
         reason = why_not_packable(base)
         self.share_prefix = reason is None

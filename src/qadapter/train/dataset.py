@@ -9,7 +9,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
-from ..data import Anchor, NoRoomError, tokenize_pair
+from ..data import Anchor, NoRoomError, RefusedByTemplateError, tokenize_pair
 from ..data.dataset import report_bad_rows
 from ..data.pairs import BadRow
 from ..errors import DataError
@@ -30,7 +30,8 @@ def tokenize_dataset(
         dataset: columns prompt, chosen, rejected (messages or strings) and, if known, location.
         tokenizer: the base model's.
         max_length: most tokens of prompt + response.
-        on_bad_row: `stop` or `skip`, for prompts that leave no room for a response.
+        on_bad_row: `stop` or `skip`, for prompts that leave no room for a response, and messages that the chat template
+            refuses.
 
     Returns:
         The fields of `TokenizedPair` that the collator needs, and `length`, the tokens of the pair with its prompt
@@ -45,7 +46,7 @@ def tokenize_dataset(
     for number, row in enumerate(dataset, start=1):
         try:
             pair = tokenize_pair(row, tokenizer, max_length)
-        except NoRoomError as error:
+        except (NoRoomError, RefusedByTemplateError) as error:
             bad.append(BadRow(row.get("location") or f"row {number}", str(error)))
             continue
         cut += (not pair.chosen_terminated) + (not pair.rejected_terminated)

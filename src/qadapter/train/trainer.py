@@ -25,7 +25,7 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..core import BaseStates
-from ..data import Anchor, PreferenceCollator
+from ..data import Anchor, PreferenceCollator, load_preference_dataset
 from ..errors import ConfigError, DataError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from .anchors import sample_anchors
@@ -52,7 +52,7 @@ class QAdapterTrainer(CheckpointingTrainer):
         model: the base model, its name, or a `QAdapterForCausalLM` (whose constants and LoRA are then used).
         args: the arguments; the constants and the LoRA come from them where `model` is a base.
         data_collator: makes batches of tokenized pairs; default `PreferenceCollator`.
-        train_dataset: columns prompt, chosen, rejected: messages or strings, as TRL has them.
+        train_dataset: in any form that `load_preference_dataset` reads, TRL's among them.
         eval_dataset: the same, or a dict of several.
         processing_class: the tokenizer; default the base model's.
         callbacks: more callbacks.
@@ -113,6 +113,8 @@ class QAdapterTrainer(CheckpointingTrainer):
                 return {key: tokenized(part) for key, part in dataset.items()}
             if dataset is None:
                 return None
+            if "location" not in dataset.column_names:  # as TRL has it; otherwise it was read by us already
+                dataset = load_preference_dataset(dataset, on_bad_row=args.on_bad_row)
             return tokenize_dataset(dataset, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
 
         super().__init__(
