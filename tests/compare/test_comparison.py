@@ -118,6 +118,12 @@ def test_equal_jobs_are_trained_once_however_they_are_written(values: Values, pr
     compare(values(methods={"one": {"method": "qadapter", **keys}}))
     compare(values(methods={"two": {"method": "qadapter", **dict(reversed(keys.items()))}}))
     assert len(pretended) == 1
+    pretended.clear()
+    compare(values(methods={"as it is": {"method": "dpo"}, "written out": {"method": "dpo", "beta": 0.1}}))
+    assert len(pretended) == 1, "0.1 is the default"
+    _, said = compare(values(methods={"swept": {"method": "dpo", "beta": [0.1]}}))
+    assert len(pretended) == 1
+    assert all("done before" in line for line in said if line.startswith("["))
 
 
 def test_other_weights_in_the_same_folder_are_another_base(
@@ -177,6 +183,17 @@ def test_a_failed_job_keeps_what_was_finished(
     assert measured == [0, 1, 0.5]
     compare(values(methods=sft))
     assert measured == [0, 1, 0.5], "all of it was kept"
+
+
+def test_a_judge_that_was_given_up_is_no_finished_job(values: Values, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up = {
+        "items": [1.0, None, None], "not_asked": 1,
+        "notes": ["better in both orders", "HTTP 503", "not asked, after 20 failures in a row; the last: HTTP 503"],
+    }  # fmt: skip
+    monkeypatch.setattr(running, "measure_policy", lambda *_, **__: {"judges": {"endpoint:m": given_up}})
+    with pytest.raises(QAdapterError, match=r"endpoint:m was not asked about 1 of 3 answers: HTTP 503\n.*run the same"):
+        compare(values())
+    assert not list(Path(values()["output_dir"]).rglob("*.json"))
 
 
 @pytest.mark.parametrize("ties", [0, 2])
@@ -247,6 +264,22 @@ def test_what_is_slow_is_measured_of_the_drawn_candidate_alone(
     results, _ = compare(values(**config))
     assert measured == [], "only the slow part of strength 0.5 was missing"
     assert all("text.nats_per_token" in point["figures"] for point in results["lines"][0]["points"])
+
+
+def test_another_frontier_finds_what_the_first_one_did_not_need(
+    values: Values, pretended: list[TrainingJob], tmp_path: Path
+) -> None:
+    (tmp_path / "text.txt").write_text("wa wb wc wd", encoding="utf-8")
+    asked = [{"goal": f"wa w{letter}", "sol1": "va", "sol2": "vb vc", "label": 0} for letter in "bcd"]
+    (tmp_path / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked), encoding="utf-8")
+    config = {
+        "text_file": str(tmp_path / "text.txt"), "tasks": [str(tmp_path / "asked.jsonl")], "strengths": [1.0],
+        "methods": {"SFT": {"method": "sft"}},
+    }  # fmt: skip
+    compare(values(**config, frontier_x="tasks"))
+    results, _ = compare(values(**config))
+    assert len(pretended) == 1
+    assert {"text.nats_per_token", "tasks.asked"} <= results["lines"][0]["points"][-1]["figures"].keys()
 
 
 def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Path) -> None:

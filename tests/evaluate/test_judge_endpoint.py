@@ -284,6 +284,8 @@ def test_after_many_failures_in_a_row_the_rest_is_not_asked(server: JudgeServer,
     verdicts = ask(judge, *[(f"one {i}", "two") for i in range(40)])
     assert all(verdict.score is None and "HTTP 500: down" in verdict.note for verdict in verdicts)
     assert "not asked, after 20 failures in a row" in verdicts[-1].note
+    assert not verdicts[-1].asked
+    assert verdicts[0].asked
     assert 20 <= len(server.bodies) < 40
     assert judge.cost is not None
     assert judge.cost["failed"] == 40

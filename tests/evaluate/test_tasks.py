@@ -10,6 +10,7 @@ import torch
 from conftest import PAPER, RESIDUAL, make_base, make_model
 
 from qadapter.errors import ConfigError, DataError
+from qadapter.evaluate import local_tasks
 from qadapter.evaluate.harness import run_tasks
 from qadapter.evaluate.local_tasks import local_task
 from qadapter.evaluate.policy import policy_at
@@ -134,6 +135,16 @@ def test_a_task_whose_data_the_hub_does_not_give(monkeypatch: pytest.MonkeyPatch
         ConfigError, match=r"the data of task 'piqa' cannot be had: Couldn't reach the Hugging Face Hub\n"
     ):
         load_tasks(["piqa"])
+
+
+def test_a_task_without_a_mean_over_its_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As lm-eval's wikitext and humaneval: it shows before a model answers anything."""
+    schemas = {schema.name: schema for schema in local_tasks.SCHEMAS}
+    config = dict(schemas["lambada"].config)
+    config["metric_list"] = [metric for metric in config["metric_list"] if metric["metric"] == "perplexity"]
+    monkeypatch.setattr(local_tasks, "SCHEMAS", (schemas["lambada"]._replace(config=config),))
+    with pytest.raises(ConfigError, match=r"task 'mine' has none of the metrics acc_norm, .*; it has perplexity"):
+        load_tasks([write(tmp_path / "mine.jsonl", [ROWS["lambada"]])])
 
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:

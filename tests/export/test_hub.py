@@ -88,11 +88,11 @@ def figure(customized: float, base: float | None) -> dict[str, Any]:
     return {"base": base, "customized": customized, "difference": difference, "low": 0.1, "high": 0.2, "items": 7}
 
 
-def write_eval(path: Path, base_name: str) -> Path:
+def write_eval(path: Path, base_name: str, **more: str) -> Path:
     difference = {"preference.accuracy": figure(0.9, None), "retention.kl_to_base": figure(0.03, None)}
     difference["preference.logp_margin"] = figure(5.0, 1.0)
     policies = [{"strength": 0.0, "answers": "SECRET"}, {"strength": 0.5, "difference": difference}]
-    path.write_text(json.dumps({"adapter": "x", "base": base_name, "policies": policies}))
+    path.write_text(json.dumps({"adapter": "x", "base": base_name, **more, "policies": policies}))
     return path
 
 
@@ -207,6 +207,13 @@ def test_errors(
     assert push(run_folder, *[other if flag == "OTHER" else flag for flag in flags], to=to) == 2
     assert said in capsys.readouterr().err
     assert fake_hub.calls == []
+
+
+def test_an_evaluation_on_a_copy_of_the_base(fake_hub: FakeHub, run_folder: Path) -> None:
+    trained_on = json.loads((run_folder / "qadapter_config.json").read_text())["base"]["name_or_path"]
+    write_eval(run_folder / "eval.json", "elsewhere/base", trained_on=trained_on)
+    assert push(run_folder) == 0
+    assert "| pair accuracy |  | 90.0 %" in fake_hub.card
 
 
 def test_an_incomplete_artifact(fake_hub: FakeHub, run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,7 @@ def _evaluate(
     from ..evaluate.judges import make_judges
     from ..evaluate.plots import subplots
     from ..model import load_tokenizer
+    from ..model.artifact import local_folder, read_config
     from .decoding import load
     from .eval_table import failures
 
@@ -117,7 +118,13 @@ def _evaluate(
     for record in policies:
         record["difference"] = difference_to_base(record, base, seed=measured.seed)
         record["agreement"] = judge_agreement(record, base)
-    loaded = {"base": model.config.name_or_path, "dtype": str(model.dtype).removeprefix("torch.")}
+    # --base may name a copy that lies elsewhere; that it is the same model was checked when it was loaded.
+    trained_on = read_config(local_folder(directory))["base"]["name_or_path"]
+    loaded = {
+        "base": model.config.name_or_path,
+        "trained_on": trained_on,
+        "dtype": str(model.dtype).removeprefix("torch."),
+    }
     _write(directory, run_args, measured, loaded, base, policies)
 
 

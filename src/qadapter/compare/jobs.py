@@ -23,6 +23,16 @@ def job_name(words: list[str], inputs: Any) -> str:
     return f"{readable}-{digest_of(inputs)}"
 
 
+def jobs_folder(output_dir: Path) -> Path:
+    """Where a comparison keeps its finished jobs."""
+    return output_dir / "jobs"
+
+
+def finished_jobs(folder: Path, kind: str) -> list[str]:
+    """The names of the jobs of a kind that are finished; the first word of a job's name is its kind."""
+    return sorted(path.stem for path in folder.glob(f"{kind}-*.json"))
+
+
 class Jobs:
     """The jobs of a comparison, in a folder.
 

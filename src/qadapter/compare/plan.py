@@ -23,7 +23,7 @@ from ..train import tokenize_dataset
 from .arguments import CompareArguments
 from .axes import NO_JUDGE, choose_behaviour
 from .fingerprint import benchmark_inputs, evaluation_inputs, training_inputs
-from .jobs import job_name
+from .jobs import finished_jobs, job_name, jobs_folder
 from .methods import Line, lines_of, reference_line
 
 TYPES = (CompareArguments, CommonArguments, EvaluationArguments, JudgeArguments)
@@ -74,7 +74,9 @@ class Plan:
 
     def benchmarks_name(self, run: PlannedRun, line: Line, strength: float) -> str:
         """Of the file of the slow part of a policy's record."""
-        return self._job_name("benchmarks", run, line, strength, self.benchmark_inputs)
+        # Where the frontier is drawn over tasks, `measure` has taken them, and this part holds the decoding alone.
+        inputs = {"decoding": True} if self.arguments.frontier_x == "tasks" else self.benchmark_inputs
+        return self._job_name("benchmarks", run, line, strength, inputs)
 
     def _job_name(self, kind: str, run: PlannedRun, line: Line, strength: float, inputs: dict[str, Any]) -> str:
         interpolation = None if strength == 1 else line.interpolation
@@ -131,6 +133,8 @@ def _runs(
     arguments: CompareArguments, common: CommonArguments, lines: list[Line], output_dir: Path
 ) -> dict[tuple[str, int], list[PlannedRun]]:
     runs: dict[tuple[str, int], list[PlannedRun]] = {}
+    # A run is what determines it: however its settings are spelled, here or in an earlier config, it is trained once.
+    known = {name.rpartition("-")[2]: name for name in finished_jobs(jobs_folder(output_dir), "train")}
     for line in lines:
         for seed in arguments.seeds:
             pairs = training_pairs(common, label_noise=line.label_noise, seed=seed)
@@ -140,6 +144,7 @@ def _runs(
                 settings = [f"{name}={value}" for name, value in sorted(candidate.items())]
                 noise = [f"noise={line.label_noise:g}"] if line.label_noise else []
                 name = job_name(["train", line.method, *settings, *noise, f"seed={seed}"], inputs)
+                name = known.setdefault(name.rpartition("-")[2], name)
                 swept = [f"{one}={candidate[one]}" for one in line.swept]
                 job = dataclasses.replace(job, output_dir=str(output_dir / "runs" / name))
                 title = ", ".join([line.label, *swept, f"seed {seed}"])

@@ -20,7 +20,7 @@ from ..model import QAdapterForCausalLM, load_base_tokenizer
 from ..model.artifact import CONFIG_FILE
 from .axes import behaviour, forgetting
 from .decode_time import decode_time
-from .jobs import Jobs
+from .jobs import Jobs, jobs_folder
 from .methods import Line
 from .plan import Plan, PlannedRun, without_warnings
 
@@ -112,7 +112,7 @@ class _Workshop:
         runs = sum(map(len, plan.runs.values()))
         dials = len(plan.lines) * len(plan.arguments.seeds) * len(plan.arguments.dials)
         slow = len(plan.lines) * len(plan.arguments.seeds) * len(plan.arguments.slow)
-        self.jobs = Jobs(plan.output_dir / "jobs", 1 + 2 * runs + dials + slow, say, report_only=report_only)
+        self.jobs = Jobs(jobs_folder(plan.output_dir), 1 + 2 * runs + dials + slow, say, report_only=report_only)
         self.jobs.expect("measure", 1 + runs + dials)
         self.jobs.expect("benchmarks", slow)
         for planned in plan.runs.values():
@@ -218,6 +218,12 @@ class _Workshop:
             if asked and all(score is None for score, _ in asked):
                 # Not a finished job: the next attempt asks again.
                 raise QAdapterError(f"the judge {name} scored none of the {len(asked)} answers: {asked[0][1]}")
+            if judged["not_asked"]:
+                reason = next(note for score, note in asked if score is None)
+                raise QAdapterError(
+                    f"the judge {name} was not asked about {judged['not_asked']} of {len(asked)} answers: {reason}",
+                    hint="run the same command again when it answers: what it judged is not asked again",
+                )
         return record
 
 

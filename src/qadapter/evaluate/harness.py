@@ -21,14 +21,12 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import ConfigError, MissingExtraError
 from ..model import QAdapterForCausalLM, load_tokenizer
 from .policy import policy_at
-from .tasks import LoadedTask, quiet_harness, task_manager
+from .tasks import HEADLINES, LoadedTask, no_headline, quiet_harness, task_manager
 from .token_scores import ScoredText, score_tokens
 
 if TYPE_CHECKING:
     import torch
 
-# The metric that stands for a task, the first that it has; lm-eval reports others beside it.
-_HEADLINES = ("acc_norm", "acc", "exact_match", "prompt_level_strict_acc")
 # Of generated answers: the more forgiving reading first.
 _FILTERS = ("flexible-extract", "custom-extract", "get-answer", "none")
 
@@ -120,10 +118,9 @@ def _task_record(entry: LoadedTask, results: dict[str, Any]) -> dict[str, Any]:
 def _headline(entry: LoadedTask, results: dict[str, Any]) -> tuple[str, str, list[float]]:
     """The task's metric, its filter, and the value of each question."""
     shared = set.intersection(*(set(_figures(results["results"][leaf])) for leaf in entry.leaves))
-    known = [key for key in shared if key.split(",")[0] in _HEADLINES]
+    known = [key for key in shared if key.split(",")[0] in HEADLINES]
     if not known:
-        has = ", ".join(sorted({key.split(",")[0] for key in shared})) or "none for all of its parts"
-        raise ConfigError(f"task {entry.name!r} has none of the metrics {', '.join(_HEADLINES)}; it has {has}.")
+        raise no_headline(entry.name, {key.split(",")[0] for key in shared})
     metric, filter_name = min((tuple(key.split(",", 1)) for key in known), key=_rank)
     samples = [
         sample
@@ -137,7 +134,7 @@ def _headline(entry: LoadedTask, results: dict[str, Any]) -> tuple[str, str, lis
 def _rank(key: tuple[str, ...]) -> tuple[int, int, str]:
     metric, filter_name = key
     place = _FILTERS.index(filter_name) if filter_name in _FILTERS else len(_FILTERS)
-    return _HEADLINES.index(metric), place, filter_name
+    return HEADLINES.index(metric), place, filter_name
 
 
 def _figures(entry: dict[str, Any]) -> dict[str, float]:

@@ -65,8 +65,9 @@ def measure_policy(
                          items {margin, logp_margin, logp_chosen: one per pair}
             answers      prompts, finished and repeating (shares), mean_tokens,
                          items [{prompt, answer, finished, repeating, tokens}]
-            judges       {name: {kind, score, judged, failed, items [score or null], notes, cost}}; a judge that
-                         compares with the base's answers is absent from the base's own record
+            judges       {name: {kind, score, judged, failed, not_asked (of those: the judge was given up), items [score
+                         or null], notes, cost}}; a judge that compares with the base's answers is absent from the
+                         base's own record
             retention    kl_to_base, top1_agreement, kl_by_kind, prompts, tokens,
                          items [{kind, kl, top1_agreement, tokens}]; for the base also answer_ids
             text         perplexity, nats_per_token, tokens, documents, items [{nats, tokens}]
@@ -195,6 +196,7 @@ def _judged(
             "score": sum(scores) / len(scores) if scores else None,
             "judged": len(scores),
             "failed": len(verdicts) - len(scores),
+            "not_asked": sum(not verdict.asked for verdict in verdicts),
             "items": [verdict.score for verdict in verdicts],
             "notes": [verdict.note for verdict in verdicts],
             "cost": judge.cost,

@@ -5,12 +5,15 @@ from __future__ import annotations
 import difflib
 import functools
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, MissingExtraError, QAdapterError
 from .local_tasks import local_task
+
+# The metric that stands for a task, the first that it has; lm-eval reports others beside it.
+HEADLINES = ("acc_norm", "acc", "exact_match", "prompt_level_strict_acc")
 
 
 class LoadedTask(NamedTuple):
@@ -31,7 +34,8 @@ def load_tasks(specs: Sequence[str]) -> list[LoadedTask]:
 
     Raises:
         MissingExtraError: lm-eval is not installed.
-        ConfigError: an unknown name, two tasks of one name, or data that cannot be had.
+        ConfigError: an unknown name, two tasks of one name, data that cannot be had, or a task without a metric of
+            `HEADLINES`.
         DataError: a file that is no task.
     """
     configs = {spec: local_task(spec) for spec in specs if spec.endswith(".jsonl")}
@@ -49,7 +53,9 @@ def load_tasks(specs: Sequence[str]) -> list[LoadedTask]:
                     f"the data of task {spec!r} cannot be had: {_first_line(error)}",
                     hint="lm-eval's tasks read the Hugging Face hub; offline, give .jsonl files of the benchmark",
                 ) from error
-            loaded += _named(spec, found)
+            named = _named(spec, found)
+            _check_metrics(named, found["tasks"])
+            loaded += named
     names = [task.name for task in loaded]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"the task {repeated[0]!r} is there twice.", hint="rename one of the files")
@@ -84,6 +90,24 @@ def _named(spec: str, found: Any) -> list[LoadedTask]:
     if group is not None:
         return [LoadedTask(spec, group, list(found["tasks"]))]
     return [LoadedTask(name, task, [name]) for name, task in found["tasks"].items()]
+
+
+def _check_metrics(named: Sequence[LoadedTask], tasks: Mapping[str, Any]) -> None:
+    for entry in named:
+        metrics = set.intersection(*(set(tasks[leaf].aggregation()) for leaf in entry.leaves))
+        if metrics.isdisjoint(HEADLINES):
+            raise no_headline(entry.name, metrics)
+
+
+def no_headline(name: str, metrics: Collection[str]) -> ConfigError:
+    """The error for a task without a metric that is a mean over its questions.
+
+    Args:
+        name: of the task or group.
+        metrics: those that it has; of a group, all of its tasks.
+    """
+    has = ", ".join(sorted(metrics)) or "none for all of its parts"
+    return ConfigError(f"task {name!r} has none of the metrics {', '.join(HEADLINES)}; it has {has}.")
 
 
 def _first_line(error: BaseException) -> str:

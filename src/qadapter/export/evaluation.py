@@ -33,7 +33,7 @@ def evaluation_section(source: Source, path: str | None) -> str | None:
         result = json.loads(file.read_text(encoding="utf-8"))
         base, *policies = result["policies"]
         rows = figure_rows([policy["difference"] for policy in policies], base)
-        of_base = result["base"]
+        of_base = result.get("trained_on", result["base"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{file} is no result of `qadapter eval`: {error!r}", hint="give with --eval what `eval --output` wrote"

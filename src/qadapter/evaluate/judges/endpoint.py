@@ -27,6 +27,7 @@ class _Opinion(NamedTuple):
     words: str
     """Why there is no choice."""
     cost: Cost
+    asked: bool = True
 
 
 class EndpointJudge:
@@ -122,7 +123,7 @@ class EndpointJudge:
                 for future in as_completed(futures):
                     if future.cancelled():
                         words = f"not asked, after {_FAILURES_IN_A_ROW} failures in a row; the last: {last_words}"
-                        opinions[futures[future]] = _Opinion(None, words, Cost())
+                        opinions[futures[future]] = _Opinion(None, words, Cost(), asked=False)
                         continue
                     opinion = opinions[futures[future]] = future.result()
                     in_a_row = 0 if opinion.choice else in_a_row + 1
@@ -166,7 +167,7 @@ def _verdict(shown_first: _Opinion, shown_last: _Opinion) -> Verdict:
     """From the two orders to one verdict; `shown_first`: the answer was model-a."""
     if shown_first.choice is None or shown_last.choice is None:
         words = dict.fromkeys(opinion.words for opinion in (shown_first, shown_last) if opinion.choice is None)
-        return Verdict(None, "; ".join(words))
+        return Verdict(None, "; ".join(words), asked=shown_first.asked and shown_last.asked)
     first = {"a": "better", "b": "worse", "tie": "a tie"}[shown_first.choice]
     last = {"b": "better", "a": "worse", "tie": "a tie"}[shown_last.choice]
     if first == last:

@@ -19,6 +19,8 @@ class Verdict(NamedTuple):
     the reference, 0.5 a tie, 0 worse. None: the judge failed on this answer."""
     note: str = ""
     """Why it failed, or the judge's words in short."""
+    asked: bool = True
+    """False where the judge was given up before this answer's turn came."""
 
 
 class Judge(Protocol):
