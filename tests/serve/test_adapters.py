@@ -16,10 +16,14 @@ from qadapter.model import QAdapterForCausalLM
 from qadapter.serve.adapters import ServedModel, load_adapters, parse_spec
 
 
-def test_names_are_given_or_the_folders(served: ServedModel) -> None:
+def test_names_are_given_or_the_folders(served: ServedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(served.policies) == ["one", "two", "base"]
     assert parse_spec("runs/mine/") == ("mine", "runs/mine/")
     assert parse_spec("x=runs/mine") == ("x", "runs/mine")
+    (tmp_path / "train-seed=0-ab").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert parse_spec("train-seed=0-ab") == ("train-seed=0-ab", "train-seed=0-ab")
+    assert parse_spec("x=train-seed=0-ab") == ("x", "train-seed=0-ab")
 
 
 def test_a_dial_is_the_mixture_of_the_adapters_own_constants(served: ServedModel) -> None:

@@ -100,6 +100,12 @@ def test_completions_of_texts_and_tokens(client: Any, api: tuple[str, Any]) -> N
     assert {choice.text for choice in by_text.choices} == {by_tokens.choices[0].text}
     logprobs = by_tokens.choices[0].logprobs
     assert len(logprobs.tokens) == len(logprobs.token_logprobs) == len(logprobs.text_offset) == 6
+    long = client.completions.create(**{**options, "prompt": "hello", "max_tokens": 40, "temperature": 1, "seed": 3})
+    text, found = long.choices[0].text, long.choices[0].logprobs
+    places = list(zip(found.tokens, found.text_offset, strict=True))
+    whole = [(token, at) for token, at in places if "\ufffd" not in token]
+    assert [token for token, at in whole] == [text[at : at + len(token)] for token, at in whole]
+    assert sum("\ufffd" in token for token in found.tokens[:-10]) > 0, "characters of several tokens are among them"
     assert by_text.usage.completion_tokens == 24
     chunks = list(client.completions.create(prompt="ab", stream=True, **options))
     assert "".join(chunk.choices[0].text for chunk in chunks) == by_tokens.choices[0].text

@@ -112,7 +112,7 @@ def parse_spec(spec: str) -> tuple[str, str]:
         ConfigError: an empty name or folder.
     """
     name, equals, directory = spec.partition("=")
-    if not equals:
+    if not equals or Path(spec).is_dir():  # the folders of `compare` have equals signs in their names
         name, directory = Path(spec).resolve().name, spec
     if not name or not directory:
         raise ConfigError(f"an adapter is given as NAME=DIR or DIR, got {spec!r}")

@@ -58,7 +58,6 @@ class CompletionAnswer(Answer):
     def __init__(self, service: Service, body: CompletionRequest, prompt_tokens: int, answering: Answering) -> None:
         super().__init__(service, body, prompt_tokens, answering)
         self._with_logprobs = body.logprobs is not None
-        self._offsets: dict[int, int] = {}
 
     def choice(self, index: int, collected: Collected) -> dict[str, Any]:
         return self._piece(index, collected)
@@ -71,22 +70,17 @@ class CompletionAnswer(Answer):
             yield self._piece(index, delta)
 
     def _piece(self, index: int, grown: Delta | Collected) -> dict[str, Any]:
-        logprobs = self._logprobs(index, grown.tokens) if self._with_logprobs else None
+        logprobs = self._logprobs(grown.tokens) if self._with_logprobs else None
         return {"index": index, "text": grown.text, "logprobs": logprobs, "finish_reason": grown.finish}
 
-    def _logprobs(self, index: int, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
-        texts = [self.service.texts(report.token) for report in tokens]
-        offsets = []
-        for text in texts:
-            offsets.append(self._offsets.setdefault(index, 0))
-            self._offsets[index] += len(text)
+    def _logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         return {
-            "tokens": texts,
+            "tokens": [self.service.texts(report.token) for report in tokens],
             "token_logprobs": [report.logprob for report in tokens],
             "top_logprobs": [
                 {self.service.texts(token): logprob for token, logprob in report.top} for report in tokens
             ],
-            "text_offset": offsets,
+            "text_offset": [report.start for report in tokens],
         }
 
 

@@ -33,8 +33,7 @@ class Choice:
         self.tokens = 0
         self._detokenizer = Detokenizer(tokenizer)
         self._stop_strings = StopStrings(request.sampling.stop)
-        # Length of the text before each token that is not reported yet, with its log-probability.
-        self._reports: list[tuple[int, TokenLogprob]] = []
+        self._reports: list[TokenLogprob] = []  # those that wait for their text to be shown
         self._decoded = self._shown = 0
 
     def take(self, token: int, logits: Tensor) -> Delta:
@@ -51,9 +50,12 @@ class Choice:
         self.tokens += 1
         if token in self.stop_ids:
             return self._finish("stop")
-        if (top := self.request.sampling.top_logprobs) is not None:
-            self._reports.append((self._decoded, token_logprob(logits, token, top)))
+        held = self._detokenizer.held
         piece = self._detokenizer.push(token)
+        if (top := self.request.sampling.top_logprobs) is not None:
+            # What was held back may now read otherwise: the token then gave it its end.
+            start = self._decoded + _shared(held, piece or self._detokenizer.held)
+            self._reports.append(token_logprob(logits, token, top)._replace(start=start))
         self._decoded += len(piece)
         text = self._stop_strings.push(piece)
         if self._stop_strings.found:
@@ -72,6 +74,12 @@ class Choice:
         self._shown += len(text)
         # A token is reported with its text; of an answer cut by a stop string, those that begin before the cut.
         complete = finish is not None and not self._stop_strings.found
-        ready = [report for start, report in self._reports if complete or start < self._shown]
+        ready = [report for report in self._reports if complete or report.start < self._shown]
         self._reports = [] if finish else self._reports[len(ready) :]
         return Delta(self.number, text, tuple(ready), finish, self.tokens)
+
+
+def _shared(one: str, other: str) -> int:
+    """The number of characters with which two texts begin alike."""
+    pairs = zip(one, other, strict=False)
+    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

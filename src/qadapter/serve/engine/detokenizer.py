@@ -21,19 +21,24 @@ class Detokenizer:
         self.ids: list[int] = []
         # Text is decoded from `_context` on; that of the tokens before `_done` has been released.
         self._context = self._done = 0
+        self.held = ""
+        """The text that is not certain yet, as it would read if no token followed."""
 
     def push(self, token: int) -> str:
         """Take a token; return the text that is certain now."""
         self.ids.append(token)
         text = self._new_text()
         if text.endswith(_INCOMPLETE):
+            self.held = text
             return ""
+        self.held = ""
         self._context, self._done = self._done, len(self.ids)
         return text
 
     def flush(self) -> str:
         """The text that was held back: after the last token nothing will complete it."""
         text = self._new_text()
+        self.held = ""
         self._context = self._done = len(self.ids)
         return text
 

@@ -47,6 +47,8 @@ class TokenLogprob(NamedTuple):
     logprob: float
     top: tuple[tuple[int, float], ...]
     """The likeliest tokens and their log-probabilities, in descending order."""
+    start: int = 0
+    """Length of the answer's text before this token, characters."""
 
 
 class Delta(NamedTuple):
