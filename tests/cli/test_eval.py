@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from qadapter import evaluate as evaluate_package
 from qadapter.cli.main import main
 
 
@@ -128,6 +129,21 @@ def test_the_benchmarks_come_after_all_that_a_judge_may_refuse(
     parts = ["preference", "answers", "judges", "retention"]
     quick = [f"{policy}: {part}" for policy in ("base", "strength 1") for part in parts]
     assert stages == [*quick, "base: tasks", "strength 1: tasks"]
+
+
+def test_what_is_known_before_the_benchmarks_is_not_lost_in_them(
+    trained: Path, pairs_file: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_package, "measure_benchmarks", killed)
+    flags = ["--preference-file", str(pairs_file), "--tasks", str(questions), "--max-prompts", "2", *CHECKERS]
+    flags += ["--max-new-tokens", "2", "--output", str(tmp_path / "result.json")]
+    assert main(["eval", str(trained), *flags]) == 130
+    base, full = json.loads((tmp_path / "result.json").read_text())["policies"]
+    assert len(full["answers"]["items"]) == len(base["answers"]["items"]) == 2
+    assert "preference.accuracy" in full["difference"]
 
 
 def test_json_instead_of_the_table_and_another_batch_size(

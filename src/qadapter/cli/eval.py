@@ -71,7 +71,7 @@ def _evaluate(
     from ..model import load_tokenizer
     from ..model.artifact import local_folder, read_config
     from .decoding import load
-    from .eval_table import failures
+    from .eval_table import failures, table
 
     # What can be wrong with the input shows before the model is loaded, the quickest checks first.
     tokenizer = load_tokenizer(directory, trust_remote_code=run_args.trust_remote_code)
@@ -109,15 +109,6 @@ def _evaluate(
 
     base = measure(0.0, None)
     policies = [measure(strength, base) for strength in run_args.strength]
-    for record in (base, *policies):
-        strength = record["strength"]
-        slow = measure_benchmarks(
-            model, tokenizer, measured, inputs, strength=strength, on_stage=saying(strength)
-        )  # fmt: skip
-        record |= {**slow, "seconds": record["seconds"] | slow["seconds"]}
-    for record in policies:
-        record["difference"] = difference_to_base(record, base, seed=measured.seed)
-        record["agreement"] = judge_agreement(record, base)
     # --base may name a copy that lies elsewhere; that it is the same model was checked when it was loaded.
     trained_on = read_config(local_folder(directory))["base"]["name_or_path"]
     loaded = {
@@ -125,41 +116,66 @@ def _evaluate(
         "trained_on": trained_on,
         "dtype": str(model.dtype).removeprefix("torch."),
     }
-    _write(directory, run_args, measured, loaded, base, policies)
+
+    def result() -> dict[str, Any]:
+        for record in policies:
+            record["difference"] = difference_to_base(record, base, seed=measured.seed)
+            record["agreement"] = judge_agreement(record, base)
+        return _result(directory, measured, loaded, base, policies)
+
+    if inputs.documents or inputs.tasks:
+        _save(result(), run_args.output)
+    for record in (base, *policies):
+        strength = record["strength"]
+        slow = measure_benchmarks(
+            model, tokenizer, measured, inputs, strength=strength, on_stage=saying(strength)
+        )  # fmt: skip
+        record |= {**slow, "seconds": record["seconds"] | slow["seconds"]}
+    finished = result()
+    text = _save(finished, run_args.output)
+    if run_args.report:
+        _report(finished, Path(run_args.report))
+    print(text if run_args.json else table(base, policies))
 
 
-def _write(
+def _result(
     directory: str,
-    run_args: EvalRunArguments,
     measured: EvaluationArguments,
     loaded: dict[str, str],
     base: dict[str, Any],
     policies: list[dict[str, Any]],
-) -> None:
-    from ..evaluate.evaluation_report import write_evaluation_report
-    from .eval_table import table
-
+) -> dict[str, Any]:
     settings = {name: value for name, value in dataclasses.asdict(measured).items() if value not in (None, [])}
     # The first strength's figures stand at the top, where scripts look for them.
     result: dict[str, Any] = {"adapter": directory, **loaded, "arguments": settings}
     for part in ("preference", "retention"):
         if part in policies[0]:
             result[part] = {name: value for name, value in policies[0][part].items() if name != "items"}
-    result["policies"] = [base, *policies]
+    return result | {"policies": [base, *policies]}
+
+
+def _save(result: dict[str, Any], path: str | None) -> str:
+    """The result as JSON, also in the file if one is named; called before the benchmarks, too, so that a crash in them
+    loses nothing else."""
     text = json.dumps(result, indent=2, ensure_ascii=False)
-    if run_args.output:
-        Path(run_args.output).write_text(text + "\n", encoding="utf-8")
-    if run_args.report:
-        cut = base.get("preference", {}).get("cut_responses")
-        write_evaluation_report(
-            Path(run_args.report), title=f"Q-Adapter evaluation: {directory}", base=base, policies=policies,
-            facts={
-                "adapter": directory, "base model": loaded["base"], "dtype": loaded["dtype"], **settings,
-                **({"held-out responses cut at max_length": cut} if cut else {}),
-                **_seconds([base, *policies]),
-            },
-        )  # fmt: skip
-    print(text if run_args.json else table(base, policies))
+    if path:
+        Path(path).write_text(text + "\n", encoding="utf-8")
+    return text
+
+
+def _report(result: dict[str, Any], path: Path) -> None:
+    from ..evaluate.evaluation_report import write_evaluation_report
+
+    base, *policies = result["policies"]
+    cut = base.get("preference", {}).get("cut_responses")
+    write_evaluation_report(
+        path, title=f"Q-Adapter evaluation: {result['adapter']}", base=base, policies=policies,
+        facts={
+            "adapter": result["adapter"], "base model": result["base"], "dtype": result["dtype"],
+            **result["arguments"], **({"held-out responses cut at max_length": cut} if cut else {}),
+            **_seconds([base, *policies]),
+        },
+    )  # fmt: skip
 
 
 def _seconds(records: list[dict[str, Any]]) -> dict[str, str]:

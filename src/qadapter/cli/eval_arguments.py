@@ -28,7 +28,7 @@ class EvalRunArguments:
         default_factory=lambda: [1.0],
         metadata={"help": "dials of the customized policy, above 0 (default: 1); the base is always measured"},
     )
-    output: str | None = _meaning("write the result to this JSON file")
+    output: str | None = _meaning("write the result to this JSON file, all but the benchmarks before they start")
     report: str | None = _meaning("write an HTML page about it to this file")
     json: bool = _meaning("print the JSON instead of the table", False)
     base: str | None = _meaning("where the base model lies (default: as trained; checked)")
