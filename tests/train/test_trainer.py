@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_base, make_model, randomize_adapter
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from peft import LoraConfig
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -335,11 +335,12 @@ def test_whole_conversations_as_trl_takes_them(tmp_path: Path, tokenizer, prompt
         rows.append({side: row["prompt"] + row[side] for side in ("chosen", "rejected")})
         if prompt != "none":
             rows[-1]["prompt"] = row["prompt"] if prompt == "messages" else row["prompt"][0]["content"]
+    streamed = IterableDataset.from_generator(lambda: iter(rows))
     made = [
         QAdapterTrainer(make_base(), arguments(tmp_path), train_dataset=data, processing_class=tokenizer).train_dataset
-        for data in (explicit, Dataset.from_list(rows))
+        for data in (explicit, Dataset.from_list(rows), streamed)
     ]
-    assert made[0].to_list() == made[1].to_list()
+    assert made[0].to_list() == made[1].to_list() == made[2].to_list()
 
 
 def test_presets(tmp_path: Path) -> None:

@@ -113,7 +113,8 @@ class QAdapterTrainer(CheckpointingTrainer):
                 return {key: tokenized(part) for key, part in dataset.items()}
             if dataset is None:
                 return None
-            if "location" not in dataset.column_names:  # as TRL has it; otherwise it was read by us already
+            # Where there is one, we have read it already; a stream may not know its columns.
+            if "location" not in (dataset.column_names or ()):
                 dataset = load_preference_dataset(dataset, on_bad_row=args.on_bad_row)
             return tokenize_dataset(dataset, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
 
