@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from served_model import byte_tokenizer
+from served_model import SPECIAL, byte_tokenizer
 
 from qadapter.core import Mixture
 from qadapter.serve.engine import Delta, Policy, Request, Sampling
@@ -142,3 +142,26 @@ def test_greedy_rows_take_the_likeliest_token(seed: int) -> None:
     logits = torch.randn(3, 50, generator=torch.Generator().manual_seed(seed))
     samplers = [Sampler(Sampling(1, temperature=t, seed=random.Random(seed).randrange(99)), 0) for t in (0.0, 0.0, 1.0)]
     assert choose(logits, samplers)[:2] == logits.argmax(-1).tolist()[:2]
+
+
+@pytest.mark.parametrize("text", ["a€b", "日本", "x😀é1", "é€"])
+def test_every_token_is_reported_once_where_its_character_begins(text: str) -> None:
+    """A character of several tokens begins where the first of them does."""
+    deltas = written(text, Sampling(max_tokens=99, top_logprobs=0), end=True)
+    assert "".join(delta.text for delta in deltas) == text
+    reports = [report for delta in deltas for report in delta.tokens]
+    assert [report.token for report in reports] == TOKENIZER(text, add_special_tokens=False)["input_ids"]
+    assert [report.start for report in reports] == [at for at, letter in enumerate(text) for _ in letter.encode()]
+
+
+@given(st.lists(st.integers(len(SPECIAL), len(TOKENIZER) - 1), min_size=1, max_size=24))
+def test_bytes_that_make_no_character_are_reported_once_and_in_order(ids: list[int]) -> None:
+    choice = Choice(
+        Request((1,), Policy("", Mixture(0.0, 1.0)), Sampling(len(ids), top_logprobs=0), print), 0, TOKENIZER, {}
+    )
+    deltas = [choice.take(token, torch.zeros(len(TOKENIZER))) for token in ids]
+    reports = [report for delta in deltas for report in delta.tokens]
+    assert [report.token for report in reports] == ids
+    starts = [report.start for report in reports]
+    assert starts == sorted(starts)
+    assert starts[-1] < len("".join(delta.text for delta in deltas))

@@ -123,7 +123,7 @@ def _evaluate(
             record["agreement"] = judge_agreement(record, base)
         return _result(directory, measured, loaded, base, policies)
 
-    if inputs.documents or inputs.tasks:
+    if run_args.output and (inputs.documents or inputs.tasks):
         _save(result(), run_args.output)
     for record in (base, *policies):
         strength = record["strength"]

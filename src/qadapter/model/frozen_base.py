@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
@@ -77,6 +80,24 @@ def _whole(weight: Tensor) -> Tensor:
     return weight
 
 
+def probe_ids(base: PreTrainedModel) -> Tensor | None:
+    """[1, 4] tokens to try a base on; None where its weights are on the meta device and cannot be tried."""
+    if any(parameter.is_meta for parameter in base.parameters()):
+        return None
+    return torch.arange(2, 6, device=base.get_input_embeddings().weight.device)[None]
+
+
+@contextmanager
+def in_eval_mode(base: PreTrainedModel) -> Iterator[None]:
+    """Run the body with the base in eval mode; the mode that it was in comes back."""
+    was_training = base.training
+    base.eval()
+    try:
+        yield
+    finally:
+        base.train(was_training)
+
+
 @torch.no_grad()
 def check_lm_head(base: PreTrainedModel) -> None:
     """Compare our reading of the head with the model's own logits on a few tokens.
@@ -86,16 +107,11 @@ def check_lm_head(base: PreTrainedModel) -> None:
     Raises:
         UnsupportedModelError: the two differ by more than rounding.
     """
-    if any(parameter.is_meta for parameter in base.parameters()):
+    if (ids := probe_ids(base)) is None:
         return
-    was_training = base.training
-    base.eval()
-    try:
-        ids = torch.arange(2, 6, device=base.get_input_embeddings().weight.device)[None]
+    with in_eval_mode(base):
         theirs = base(input_ids=ids, use_cache=False).logits.float()
         ours = lm_head_of(base).logits(base.base_model(input_ids=ids, use_cache=False).last_hidden_state).float()
-    finally:
-        base.train(was_training)
     # bf16 carries 8 bits: the same product may differ by two units in the last place.
     tolerance = (1e-3 if base.dtype == torch.float32 else 3e-2) * max(1.0, float(theirs.abs().max()))
     difference = float((theirs - ours.to(theirs.device)).abs().max())

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
 from ..errors import UnsupportedModelError
+from .frozen_base import in_eval_mode, probe_ids
 
 
 class Rows(Enum):
@@ -233,13 +234,7 @@ def check_rows(base: PreTrainedModel, router: RowRouter) -> None:
     Raises:
         UnsupportedModelError: a LoRA on a layer that does not see which row of the batch a token is of.
     """
-    if any(parameter.is_meta for parameter in base.parameters()):
+    if (ids := probe_ids(base)) is None:
         return
-    was_training = base.training
-    base.eval()
-    try:
-        with router.route(Rows.BOTH):
-            ids = torch.arange(2, 6, device=base.get_input_embeddings().weight.device).expand(2, -1)
-            base.base_model(input_ids=ids, use_cache=False)
-    finally:
-        base.train(was_training)
+    with in_eval_mode(base), router.route(Rows.BOTH):
+        base.base_model(input_ids=ids.expand(2, -1), use_cache=False)

@@ -127,17 +127,12 @@ def why_not_packable(base: PreTrainedModel) -> str | None:
         return f"its attention implementation {base.config._attn_implementation!r} takes no mask of its own"
     if getattr(config, "alibi", False) or getattr(config, "position_embedding_type", None) == "alibi":
         return "its positions are ALiBi biases"
-    mixing = [kind for kind in getattr(config, "layer_types", None) or () if not is_attention(kind)]
-    if mixing:
-        return f"its {mixing[0]!r} layers mix neighbouring tokens whatever the mask says"
+    for kind in getattr(config, "layer_types", None) or ():
+        if "attention" not in kind or "linear" in kind:
+            return f"its {kind!r} layers mix neighbouring tokens whatever the mask says"
     if "position_ids" not in inspect.signature(base.base_model.forward).parameters:
         return "it takes no position ids"
     return None
-
-
-def is_attention(kind: str) -> bool:
-    """Whether a layer of this kind (an entry of a config's `layer_types`) looks where a mask lets it."""
-    return "attention" in kind and "linear" not in kind
 
 
 def shortest_window(base: PreTrainedModel) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import takewhile
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -53,8 +54,7 @@ class Choice:
         held = self._detokenizer.held
         piece = self._detokenizer.push(token)
         if (top := self.request.sampling.top_logprobs) is not None:
-            # What was held back may now read otherwise: the token then gave it its end.
-            start = self._decoded + _shared(held, piece or self._detokenizer.held)
+            start = self._decoded + _begins(held, piece or self._detokenizer.held)
             self._reports.append(token_logprob(logits, token, top)._replace(start=start))
         self._decoded += len(piece)
         text = self._stop_strings.push(piece)
@@ -74,12 +74,17 @@ class Choice:
         self._shown += len(text)
         # A token is reported with its text; of an answer cut by a stop string, those that begin before the cut.
         complete = finish is not None and not self._stop_strings.found
-        ready = [report for report in self._reports if complete or report.start < self._shown]
+        ready = list(takewhile(lambda report: complete or report.start < self._shown, self._reports))
         self._reports = [] if finish else self._reports[len(ready) :]
         return Delta(self.number, text, tuple(ready), finish, self.tokens)
 
 
-def _shared(one: str, other: str) -> int:
-    """The number of characters with which two texts begin alike."""
-    pairs = zip(one, other, strict=False)
-    return next((at for at, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
+def _begins(before: str, after: str) -> int:
+    """Where in the text that was not certain the character begins that a token made or went on with.
+
+    Args:
+        before: the text without the token.
+        after: the text with it. The token has lengthened it, or changed its last character from a part to a whole.
+    """
+    alike = next((at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
+    return max(0, min(alike, len(after) - 1))
