@@ -10,8 +10,8 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
 
     methods    that file as it is: the two presets, DPO and SFT with three learning rates each, Replay
     constants  the default preset with one constant changed at a time
-    reach      what lies beyond the dial up to 2: strengths 3 and 4, twice the learning rate, two epochs
-    noise      the default and DPO with none and 20 % of the labels flipped, two seeds
+    reach      what more training and a dial beyond 2 reach: two epochs, strength 3
+    noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
     others     RPO (DPO with the likelihood of the chosen response), IPO, KTO and ORPO
     cost       every method on a few pairs, for its time and memory: run it alone, on a machine that does nothing else
 """
@@ -19,6 +19,7 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "study" / "results"
 SETS = ["politeness", "academy", "harmless", "business", "ultrafeedback"]
 Methods = dict[str, dict[str, Any]]
 
@@ -39,8 +41,8 @@ def ours(**changed: Any) -> dict[str, Any]:
 
 
 DPO = ours(parametrization="residual", alpha_0=0.1, alpha_tilde=0.1, gamma=1.0, chi2_coef=0.0, sft_coef=0.0, anchors=0)
-BEST_DPO = {**DPO, "learning_rate": 1e-3}
-"""The learning rate that the part `methods` found best."""
+BEST_DPO = {**DPO, "learning_rate": "best"}
+"""With the learning rate that the part `methods` of the same set found best."""
 CONSTANTS: Methods = {
     "default": ours(),
     "DPO": BEST_DPO,
@@ -48,6 +50,8 @@ CONSTANTS: Methods = {
     "sft_coef 0": ours(sft_coef=0.0),
     "parametrization logits": ours(parametrization="logits"),
     "rho 0.5": ours(alpha_0=0.05),
+    "chi2_coef 0": ours(chi2_coef=0.0),
+    "chi2_coef 3": ours(chi2_coef=3.0),
     "alpha_tilde 0.3": ours(alpha_0=0.3, alpha_tilde=0.3),
     "value_state same": ours(value_state="same"),
     "length_normalized, alpha_tilde 3": ours(length_normalized=True, alpha_0=3.0, alpha_tilde=3.0),
@@ -59,19 +63,19 @@ PARTS: dict[str, dict[str, Any]] = {
     "reach": {
         "methods": {
             "default": ours(),
-            "sft_coef 0": ours(sft_coef=0.0),
-            "learning_rate 2e-3": ours(learning_rate=2e-3),
-            "two epochs": ours(num_train_epochs=2.0),
+            "default, two epochs": ours(num_train_epochs=2.0),
             "DPO": BEST_DPO,
+            "DPO, two epochs": {**BEST_DPO, "num_train_epochs": 2.0},
         },
-        "strengths": [1, 2, 3, 4],
+        "reference": "DPO",
+        "strengths": [1, 2, 3],
         "tasks": [],
         "text_file": None,
     },
     "noise": {
         "methods": {
-            "default": {**ours(), "label_noise": [0.0, 0.2]},
-            "DPO": {**BEST_DPO, "label_noise": [0.0, 0.2]},
+            "default": {**ours(), "label_noise": [0.0, 0.1, 0.2, 0.3]},
+            "DPO": {**BEST_DPO, "label_noise": [0.0, 0.1, 0.2, 0.3]},
         },
         "reference": "DPO, 0% flipped",
         "seeds": [0, 1],
@@ -100,6 +104,7 @@ PARTS: dict[str, dict[str, Any]] = {
             "ORPO": {"method": "orpo"},
         },
         "train_pairs": 32,
+        "eval_file": "few.jsonl",
         "strengths": [0.5, 1],
         "benchmark_strengths": [0.5, 1],
         "max_prompts": 2,
@@ -121,22 +126,37 @@ def main() -> None:
     for name in options.set:
         folder = options.out.absolute() / name
         run("recipes/small/prepare.py", name, str(options.data), str(folder))
-        shutil.copy(folder / "judge.json", ROOT / "study" / "results" / f"{name}.judge.json")
+        shutil.copy(folder / "judge.json", RESULTS / f"{name}.judge.json")
         for part in options.part:
             compare(folder, part)
-            shutil.copy(folder / part / "results.json", ROOT / "study" / "results" / f"{name}.{part}.json")
+            shutil.copy(folder / part / "results.json", RESULTS / f"{name}.{part}.json")
 
 
 def compare(folder: Path, part: str) -> None:
     """`qadapter compare` in the folder of a set. Parts share what they train: their jobs lie in one folder."""
     config = yaml.safe_load((ROOT / "recipes" / "small" / "compare.yaml").read_text(encoding="utf-8"))
     config = {name: value for name, value in (config | PARTS[part]).items() if value is not None}
+    config["methods"] = {label: with_best_rate(method, folder.name) for label, method in config["methods"].items()}
+    pairs = (folder / "heldout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / "few.jsonl").write_text("".join(pairs[:8]), encoding="utf-8")
     path = folder / f"{part}.yaml"
     path.write_text(yaml.safe_dump(config | {"output_dir": "runs"}, sort_keys=False), encoding="utf-8")
     run("-m", "qadapter", "compare", "--config", path.name, cwd=folder)
     (folder / part).mkdir(exist_ok=True)
     for name in ("results.json", "results.md", "report.html", "frontier.png"):
         (folder / "runs" / name).replace(folder / part / name)
+
+
+def with_best_rate(method: dict[str, Any], name: str) -> dict[str, Any]:
+    """A method whose learning rate is `best` with that of the DPO that was drawn on the set."""
+    if method.get("learning_rate") != "best":
+        return method
+    path = RESULTS / f"{name}.methods.json"
+    if not path.is_file():
+        raise SystemExit(f"{path} is missing: run the part `methods` of {name} first")
+    lines = json.loads(path.read_text(encoding="utf-8"))["lines"]
+    (dpo,) = [line for line in lines if line["label"] == "DPO"]
+    return {**method, "learning_rate": dpo["hyperparameters"]["learning_rate"]}
 
 
 def run(*arguments: str, cwd: Path = ROOT) -> None:

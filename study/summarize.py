@@ -46,9 +46,16 @@ def point_of(point: Results, forgetting: str) -> Point:
     return Point(point["figures"].get(forgetting, 0.0), y if isinstance(y, float) else y["value"])
 
 
-def every_dpo(results: Results) -> list[Results]:
-    """The points of every DPO that was measured, the base among them."""
-    return [*reference_of(results)["points"], *(run for run in results["runs"] if run["label"] == results["reference"])]
+def cost_of_any_dpo(results: Results, behaviour: float, forgetting: str) -> float | None:
+    """The least KL at which one of the DPOs that were measured shows a behaviour; None where none does.
+
+    One is the best along its dial, the others at strength 1: each by itself, joined with the base alone.
+    """
+    drawn = reference_of(results)["points"]
+    runs = [run for run in results["runs"] if run["label"] == results["reference"]]
+    lines = [drawn, *([drawn[0], run] for run in runs)]
+    found = [cost_of([point_of(point, forgetting) for point in line], behaviour) for line in lines]
+    return min((x for x in found if x is not None), default=None)
 
 
 def trained_vs_any_dpo(line: Results, results: Results) -> float | None:
@@ -59,7 +66,7 @@ def trained_vs_any_dpo(line: Results, results: Results) -> float | None:
     point = trained(line)
     if point["gain"]["value"] <= 0:
         return None
-    theirs = cost_of([point_of(one, "retention.kl_to_base") for one in every_dpo(results)], point["y"]["value"])
+    theirs = cost_of_any_dpo(results, point["y"]["value"], "retention.kl_to_base")
     return point["x"]["value"] / theirs if theirs else None
 
 
@@ -71,11 +78,8 @@ def vs_any_dpo(line: Results, results: Results, forgetting: str) -> float | None
     """
     if (beside := line["at_reference"]) is None:
         return None
-    dpo = every_dpo(results)
-    ours, theirs = (
-        cost_of([point_of(point, forgetting) for point in points], beside["behaviour"])
-        for points in (line["points"], dpo)
-    )
+    ours = cost_of([point_of(point, forgetting) for point in line["points"]], beside["behaviour"])
+    theirs = cost_of_any_dpo(results, beside["behaviour"], forgetting)
     return ours / theirs if ours is not None and theirs else None
 
 

@@ -27,9 +27,9 @@ and their responses are cut so that prompt and response have at most 160: what a
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import random
-import shutil
 import statistics
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -101,6 +101,8 @@ def parts_of(
     pool = by_prompt(read(folder / f"{of.train}.jsonl"))
     held = by_prompt(read(folder / f"{of.test}.jsonl")) if of.test else pool
     train = take(pool, of.train_pairs, fits)
+    for pair in train:
+        held.pop(json.dumps(pair["prompt"]), None)
     heldout = take(held, of.heldout_pairs, fits, most=1)
     # A prompt of both files that was taken from one is the judge's in neither.
     taken = {json.dumps(pair["prompt"]) for pair in train + heldout}
@@ -158,7 +160,10 @@ def documents(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def fit_judge(out: Path) -> None:
     """Put the judge where the comparison finds it, and measure it."""
-    shutil.copy(Path(__file__).with_name("style_judge.py"), out)
+    # A comparison knows a checker by its source: the pairs that this one reads must show in it.
+    source = Path(__file__).with_name("style_judge.py").read_text(encoding="utf-8")
+    digest = hashlib.sha256((out / "judge_pairs.jsonl").read_bytes()).hexdigest()
+    (out / "style_judge.py").write_text(f"{source}\n# judge_pairs.jsonl: sha256 {digest}\n", encoding="utf-8")
     judge = style_judge.fitted(out / "judge_pairs.jsonl")
     heldout = read(out / "heldout.jsonl")
     chosen, rejected = ([judge(row[side][-1]["content"]) for row in heldout] for side in ("chosen", "rejected"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from conftest import two_logits
 from qadapter import QAdapterForCausalLM, load_tokenizer
 from qadapter.baselines import METHODS, TrainingJob, method_of, run_job
 from qadapter.baselines import method as method_module
+from qadapter.errors import DataError
 
 QUICK = {
     "sft": {"learning_rate": 0.02},
@@ -57,6 +59,39 @@ def test_the_artifact_is_the_policy_that_was_trained(
     assert facts.seconds["training"] > 0
     assert facts.adapter_bytes > facts.trained_parameters * 4
     assert facts.peak_memory_bytes > 50e6
+
+
+@pytest.mark.parametrize("name", ["sft", "dpo", "ipo", "kto", "orpo"])
+def test_every_method_has_the_dropout_of_the_common_lora(
+    name: str, make_job: Callable[..., TrainingJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, shares = method_of(name), set()
+
+    def train(run: method_module.Run) -> method_module.Trained:
+        trained = method.train(run)
+        shares.update(module.p for module in trained.model.modules() if isinstance(module, torch.nn.Dropout))
+        return trained
+
+    monkeypatch.setitem(METHODS, name, method_module.Method(method.meaning, train, method.hyperparameters))
+    run_job(make_job(name, QUICK[name], lora_dropout=0.25))
+    assert 0.25 in shares
+
+
+@pytest.mark.parametrize("name", ["replay", "rloo", "dpo", "qadapter"])
+def test_a_pair_that_is_skipped_is_skipped_by_every_method(
+    name: str, make_job: Callable[..., TrainingJob], tiny_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The first one, whose text TRL's trainers are built with."""
+    text = tiny_files[1].read_text(encoding="utf-8")
+    long = json.loads(text.splitlines()[0]) | {"prompt": [{"role": "user", "content": "wa " * 40}]}
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text(f"{json.dumps(long)}\n{text}", encoding="utf-8")
+    job = make_job(name, QUICK[name], train_file=str(pairs), on_bad_row="skip")
+    facts = run_job(job)
+    assert facts.pairs == (8 if name == "rloo" else 10)
+    assert any("1 bad row" in text for text in facts.warnings), facts.warnings
+    with pytest.raises(DataError, match="no room"):
+        run_job(make_job(name, QUICK[name], train_file=str(pairs)))
 
 
 def test_anchors_are_sampled_once_for_all_runs(make_job: Callable[..., TrainingJob], tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from qadapter.cli.main import main
 from qadapter.cli.train_run import plan_run
 from qadapter.errors import ConfigError, DataError
 from qadapter.evaluate import EvaluationArguments, read_inputs
+from qadapter.model import load_base_tokenizer
 from qadapter.train import PRESETS
 
 WEIGHTS = Path("adapter") / "adapter_model.safetensors"
@@ -152,7 +153,9 @@ def test_overwriting_takes_no_file_that_the_new_run_reads(run_copy: Path) -> Non
     assert not held_out.exists()
 
 
-def test_held_out_pairs_on_the_hub_are_those_of_its_split_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_held_out_pairs_on_the_hub_are_those_of_its_split_test(
+    tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     splits = []
 
     def load_dataset(name: str, split: str) -> datasets.Dataset:
@@ -163,7 +166,7 @@ def test_held_out_pairs_on_the_hub_are_those_of_its_split_test(tmp_path: Path, m
     flags = ["--train-file", "org/pairs", "--eval-file", "org/pairs", "--output-dir", str(tmp_path / "run")]
     plan = plan_run(flags)
     train_run._datasets(plan.run, plan.training)
-    read_inputs(EvaluationArguments(preference_file="org/pairs"))
+    read_inputs(EvaluationArguments(preference_file="org/pairs"), load_base_tokenizer(str(tiny_base)))
     assert splits == ["train", "test", "test"]
 
 

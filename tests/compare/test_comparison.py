@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from qadapter import QAdapterForCausalLM
 from qadapter.baselines import TrainingJob, scaled_adapter
 from qadapter.cli.config import build
-from qadapter.compare import TYPES, compare_results, make_plan, run_comparison, running, write_reports
+from qadapter.compare import TYPES, compare_results, make_plan, results, run_comparison, running, write_reports
 from qadapter.compare.frontier import Point, area_under, cost_of
 from qadapter.compare.methods import lines_of
 from qadapter.errors import ConfigError, DataError, QAdapterError
@@ -183,6 +183,35 @@ def test_a_failed_job_keeps_what_was_finished(
     assert measured == [0, 1, 0.5]
     compare(values(methods=sft))
     assert measured == [0, 1, 0.5], "all of it was kept"
+
+
+def test_a_job_file_that_a_power_cut_emptied_is_made_again(values: Values, pretended: list[TrainingJob]) -> None:
+    first, _ = compare(values())
+    (job,) = Path(values()["output_dir"]).glob("jobs/measure-base-*.json")
+    job.write_text("")
+    pretended.clear()
+    again, said = compare(values())
+    assert pretended == []
+    assert f"warning: {job} is no JSON, and its job not finished" in said
+    assert again == first
+
+
+def test_a_judge_that_failed_on_the_hard_prompts_chooses_no_candidate(values: Values) -> None:
+    """The second candidate was judged on the one prompt that the base, too, answers well."""
+    plan = make_plan(*build(TYPES, values(frontier_y="checker:tiny_checker:odd")))
+
+    def record(strength: float, items: list[float | None]) -> dict[str, Any]:
+        return {
+            "strength": strength,
+            "judges": {"checker:tiny_checker:odd": {"items": items}},
+            "preference": {"accuracy": 0.5},
+            "retention": {"items": [{"kl": 0.1, "tokens": 1}]},
+        }
+
+    base = record(0, [1.0, 0.0, 0.0])
+    candidates = [running.CandidateResult({}, [], [record(1, items)]) for items in ([1.0, 0.5, 0.5], [1.0, None, None])]
+    assert running.best_candidate(candidates, base, plan) == 0
+    assert results._point(plan, base, candidates[1].records[0]).y == pytest.approx(1 / 3)
 
 
 def test_a_judge_that_was_given_up_is_no_finished_job(values: Values, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qadapter.compare.fingerprint import evaluation_inputs
+from qadapter.compare.fingerprint import benchmark_inputs, evaluation_inputs
 from qadapter.evaluate import EvaluationArguments
 from qadapter.evaluate.judges import JudgeArguments
 
@@ -14,6 +14,20 @@ from qadapter.evaluate.judges import JudgeArguments
 def inputs(reward_model: str) -> dict[str, object]:
     judging = JudgeArguments(reward_model=[reward_model])
     return evaluation_inputs(EvaluationArguments(), judging, with_benchmarks=False)
+
+
+def test_a_task_file_is_its_content_and_its_name(tmp_path: Path) -> None:
+    def of(name: str) -> dict[str, object]:
+        return benchmark_inputs(EvaluationArguments(tasks=[str(tmp_path / name), "hellaswag"]))
+
+    for name in ("one.jsonl", "two.jsonl"):
+        (tmp_path / name).write_text("{}\n")
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "one.jsonl").write_text("{}\n")
+    assert of("moved/one.jsonl") == of("one.jsonl")
+    assert of("two.jsonl") != of("one.jsonl"), "its scores stand under its name"
+    (tmp_path / "one.jsonl").write_text('{"a": 1}\n')
+    assert of("moved/one.jsonl") != of("one.jsonl")
 
 
 def test_a_reward_model_is_its_weights_and_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

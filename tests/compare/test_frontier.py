@@ -58,6 +58,12 @@ def test_the_area() -> None:
 
 def test_points_left_of_the_base_count_as_at_the_base() -> None:
     assert area_under([Point(0, 0), Point(-1, 2)], 3) == pytest.approx(2)
+    # The worse of the two at 0 is nowhere: the line to the next point starts from the base.
+    points = [Point(0, 0.5), Point(-0.01, 0.45), Point(0.02, 0.7)]
+    assert best_within(points) == [Point(0, 0.5), Point(0.02, 0.7)]
+    assert area_under(points, 0.02) == pytest.approx(0.1)
+    assert cost_of(points, 0.6) == pytest.approx(0.01)
+    assert cost_of([Point(0, 0), Point(-1, 2)], 2) == 0
 
 
 def test_what_makes_no_sense() -> None:

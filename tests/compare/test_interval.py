@@ -73,7 +73,6 @@ BASE = {
 
 
 def test_the_axes() -> None:
-    assert behaviour(RECORD, "accuracy").value == (1 + 0 + 0.5 + 1) / 4
     assert behaviour(RECORD, "logp_margin").value == 2.5
     assert behaviour(RECORD, "checker:m:f").value == 1.0
     assert behaviour(BASE, "endpoint:model").value == 0.5, "it compares with the base, which ties with itself"
@@ -95,3 +94,5 @@ def test_which_behaviour() -> None:
     assert choose_behaviour("reward:r", judges) == "reward:r"
     with pytest.raises(ConfigError, match=r"there is no 'reward:q' \(did you mean 'reward:r'\?\)"):
         choose_behaviour("reward:q", judges)
+    with pytest.raises(ConfigError, match="one of checker:m:f, reward:r, logp_margin"):
+        choose_behaviour("accuracy", judges)

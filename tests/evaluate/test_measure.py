@@ -118,6 +118,11 @@ def test_a_record_holds_all_parts(files: dict[str, str], tokenizer, constants, t
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "refused" in page
+    assert page.count("The dial") == 1
+
+    record["difference"] = {name: one for name, one in record["difference"].items() if name.startswith("retention")}
+    write_evaluation_report(report, title="No gain measured", base=base, policies=[record], facts={})
+    assert "The dial" not in report.read_text(encoding="utf-8")
 
 
 def test_strength_0_measured_as_the_policy_changes_nothing(files: dict[str, str], tokenizer) -> None:
@@ -157,24 +162,36 @@ def test_arguments_that_make_no_sense(fields: dict, message: str) -> None:
         EvaluationArguments(**fields)
 
 
-def test_prompts_come_in_several_forms(tmp_path: Path) -> None:
+def test_prompts_come_in_several_forms(tmp_path: Path, tokenizer) -> None:
     rows = [{"instruction": "wa"}, {"prompt": "wb"}, {"prompt": messages("user", "wc")}, {"prompt": "wa"}]
     args = EvaluationArguments(prompts_file=write(tmp_path / "p.jsonl", rows))
-    assert [prompt[0]["content"] for prompt in read_inputs(args).prompts] == ["wa", "wb", "wc"]
+    assert [prompt[0]["content"] for prompt in read_inputs(args, tokenizer).prompts] == ["wa", "wb", "wc"]
     with pytest.raises(DataError, match=r"q.jsonl:1: no prompt; the row has the fields question"):
-        read_inputs(EvaluationArguments(prompts_file=write(tmp_path / "q.jsonl", [{"question": "x"}])))
+        read_inputs(EvaluationArguments(prompts_file=write(tmp_path / "q.jsonl", [{"question": "x"}])), tokenizer)
     with pytest.raises(DataError, match=r"r.jsonl:1: message 1 of prompt has no 'content'"):
-        read_inputs(EvaluationArguments(prompts_file=write(tmp_path / "r.jsonl", [{"prompt": [{"role": "user"}]}])))
+        read_inputs(
+            EvaluationArguments(prompts_file=write(tmp_path / "r.jsonl", [{"prompt": [{"role": "user"}]}])), tokenizer
+        )
 
 
-def test_documents_of_both_forms(tmp_path: Path) -> None:
+def test_a_pair_that_is_skipped_is_no_source_of_prompts(tmp_path: Path, tokenizer) -> None:
+    rows = [{"prompt": prompt, "chosen": "va", "rejected": "vb"} for prompt in ("wa " * 40, "wb")]
+    path = write(tmp_path / "p.jsonl", rows)
+    inputs = read_inputs(EvaluationArguments(preference_file=path, max_length=32, on_bad_row="skip"), tokenizer)
+    assert [prompt[0]["content"] for prompt in inputs.prompts] == ["wb"]
+    assert inputs.pairs["prompt"] == ["wb"]
+    with pytest.raises(DataError, match=r"p.jsonl:1: .*no room"):
+        read_inputs(EvaluationArguments(preference_file=path, max_length=32), tokenizer)
+
+
+def test_documents_of_both_forms(tmp_path: Path, tokenizer) -> None:
     (tmp_path / "a.txt").write_text("one\n\ntwo", encoding="utf-8")
-    assert read_inputs(EvaluationArguments(text_file=str(tmp_path / "a.txt"))).documents == ["one\n\ntwo"]
+    assert read_inputs(EvaluationArguments(text_file=str(tmp_path / "a.txt")), tokenizer).documents == ["one\n\ntwo"]
     (tmp_path / "b.txt").write_text(" \n", encoding="utf-8")
     with pytest.raises(DataError, match="holds no text"):
-        read_inputs(EvaluationArguments(text_file=str(tmp_path / "b.txt")))
+        read_inputs(EvaluationArguments(text_file=str(tmp_path / "b.txt")), tokenizer)
     with pytest.raises(DataError, match="missing field 'text'"):
-        read_inputs(EvaluationArguments(text_file=write(tmp_path / "c.jsonl", [{"body": "x"}])))
+        read_inputs(EvaluationArguments(text_file=write(tmp_path / "c.jsonl", [{"body": "x"}])), tokenizer)
 
 
 @pytest.mark.real_model

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..model import load_base_tokenizer
+from ..train import usable_pairs
 from .arguments import CommonArguments
 from .method import Run
 from .registry import check_job, method_of
@@ -77,11 +78,13 @@ def run_job(job: TrainingJob) -> TrainingFacts:
     method, output_dir = method_of(job.method), Path(job.output_dir)
     hyperparameters = check_job(job.method, job.hyperparameters, job.common)
     tokenizer = load_base_tokenizer(job.common.model, revision=job.common.revision)
-    pairs = training_pairs(job.common, label_noise=job.label_noise, seed=job.seed)
-    run = Run(pairs, tokenizer, job.common, hyperparameters, job.seed, output_dir, output_dir.parent)
+    common = job.common
+    pairs = training_pairs(common, label_noise=job.label_noise, seed=job.seed)
     warnings, package = _Warnings(), logging.getLogger("qadapter")
     package.addHandler(warnings)
     try:
+        pairs = usable_pairs(pairs, tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
+        run = Run(pairs, tokenizer, common, hyperparameters, job.seed, output_dir, output_dir.parent)
         trained = method.train(run)
     finally:
         package.removeHandler(warnings)

@@ -52,10 +52,10 @@ def _anchors(run: Run, count: int | None) -> tuple[list[Anchor], dict[str, float
     inputs = ["anchors", content_of(common.model), common.revision, common.dtype, common.max_length, count, run.seed]
 
     def make(folder: Path) -> None:
-        started = time.monotonic()
         model = base_policy(run.common)
         if torch.cuda.is_available() and not run.common.use_cpu:
             model.to("cuda")
+        started = time.monotonic()
         anchors = sample_anchors(model, run.tokenizer, count, max_length=run.common.max_length, seed=run.seed)
         folder.mkdir()
         write_anchors(folder / _ANCHORS, anchors)

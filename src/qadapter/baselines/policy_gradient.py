@@ -15,9 +15,7 @@ from pathlib import Path
 
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from ..data import encode_prompt
 from ..errors import ConfigError
-from ..train import tokenize_dataset
 from .content import content_of
 from .method import Hyperparameter, Method, Run, Trained, optimization
 from .reward_model import REWARD, train_reward_model
@@ -67,13 +65,7 @@ def train_rloo(run: Run) -> Trained:
 def _prompts(run: Run) -> list[dict[str, object]]:
     """The prompts of the pairs that all methods train on, less what does not fill a step."""
     common = run.common
-    # It says of the pairs that do not fit what it says to the other methods.
-    tokenize_dataset(run.pairs, run.tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
-    prompts = [
-        {"prompt": prompt}
-        for prompt in run.pairs["prompt"]
-        if len(encode_prompt(prompt, run.tokenizer)) < common.max_length
-    ]
+    prompts = [{"prompt": prompt} for prompt in run.pairs["prompt"]]
     per_step = common.per_device_train_batch_size * common.gradient_accumulation_steps
     used = len(prompts) // per_step * per_step
     if not used:

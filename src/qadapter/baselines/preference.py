@@ -1,4 +1,7 @@
-"""DPO, IPO, KTO and ORPO through TRL."""
+"""DPO, IPO, KTO and ORPO through TRL.
+
+TRL would take the LoRA's dropout out of these, and leave it in SFT: here all methods keep it, and the base has none.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ def _direct(run: Run, loss_type: str) -> Trained:
         from trl import DPOConfig, DPOTrainer
 
         own = run.hyperparameters
-        config = DPOConfig(max_length=None, loss_type=loss_type, beta=own["beta"], **trl_arguments(run))
+        config = DPOConfig(
+            max_length=None, loss_type=loss_type, beta=own["beta"], disable_dropout=False, **trl_arguments(run)
+        )
         return train_policy(run, DPOTrainer, config, tokenized_batches(run))
 
 
@@ -51,6 +56,7 @@ def train_kto(run: Run) -> Trained:
             beta=own["beta"],
             desirable_weight=own["desirable_weight"],
             undesirable_weight=own["undesirable_weight"],
+            disable_dropout=False,
             **trl_arguments(run, rows_per_pair=2),
         )
         pairs = tokenized_batches(run)
@@ -94,7 +100,12 @@ def train_orpo(run: Run) -> Trained:
         from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
         # Applied to the one pair of text alone; None would be replaced by 512 with a warning.
-        config = ORPOConfig(max_length=run.common.max_length, beta=run.hyperparameters["beta"], **trl_arguments(run))
+        config = ORPOConfig(
+            max_length=run.common.max_length,
+            beta=run.hyperparameters["beta"],
+            disable_dropout=False,
+            **trl_arguments(run),
+        )
         return train_policy(
             run, ORPOTrainer, config, [[orpo_row(pair) for pair in batch] for batch in tokenized_batches(run)]
         )

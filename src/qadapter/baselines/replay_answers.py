@@ -106,10 +106,10 @@ def _generate(run: Run, prompts: Sequence[Prompt]) -> dict[str, Any]:
     encoded = [encode_prompt(prompt, run.tokenizer) for prompt in prompts]
     if (longest := max(map(len, encoded))) >= limit:
         raise NoRoomError(f"a prompt for Replay has {longest} tokens and max_length is {limit}: no room to answer")
-    started = time.monotonic()
     model = base_policy(run.common)
     if torch.cuda.is_available() and not run.common.use_cpu:
         model.to("cuda")
+    started = time.monotonic()
     torch.manual_seed(run.seed)
     sampling = {"do_sample": True, "temperature": own["replay_temperature"]} if own["replay_temperature"] > 0 else {}
     given = answer_prompts(

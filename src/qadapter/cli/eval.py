@@ -77,7 +77,7 @@ def _evaluate(
     tokenizer = load_tokenizer(directory, trust_remote_code=run_args.trust_remote_code)
     if run_args.report:
         subplots(1, (1, 1), "eval")
-    inputs = read_inputs(measured)
+    inputs = read_inputs(measured, tokenizer)
     judges = make_judges(judged)
     if judges and not inputs.prompts:
         raise ConfigError("there are judges but no prompts to answer.", hint="give --prompts-file or --preference-file")

@@ -41,7 +41,7 @@ class CompareArguments:
     reference: str | None = _meaning("the label that others are compared with (default: the first of method dpo)")
     frontier_x: str = _meaning("forgetting: kl_to_base on neutral prompts, or tasks (mean drop)", "kl_to_base")
     frontier_y: str | None = _meaning(
-        "behaviour: the name of a judge, logp_margin or accuracy (default: the first judge, else logp_margin)"
+        "behaviour: the name of a judge, or logp_margin (default: the first judge, else logp_margin)"
     )
     x_limit: float | None = _meaning(
         "forgetting up to which the area under the frontier is taken (default: the reference's at strength 1)"

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from ..errors import ConfigError, did_you_mean
 from ..evaluate.judges import Judge
 
-NO_JUDGE = ("logp_margin", "accuracy")
+# Pair accuracy is none: it is that of the reward which Q̂ implies, and the dial does not change that.
+NO_JUDGE = ("logp_margin",)
 
 
 class Figure(NamedTuple):
@@ -55,8 +56,6 @@ def behaviour(record: dict[str, Any], name: str) -> Figure:
     """
     if name == "logp_margin":
         return Figure([record["preference"]["items"]["logp_margin"]])
-    if name == "accuracy":
-        return Figure([[0.5 + 0.5 * ((m > 0) - (m < 0)) for m in record["preference"]["items"]["margin"]]])
     if record["strength"] == 0 and name not in record["judges"]:
         return Figure([[0.5] * record["answers"]["prompts"]])
     return Figure([record["judges"][name]["items"]])
@@ -93,7 +92,6 @@ def axis_label(name: str) -> str:
         "kl_to_base": "KL to the base (nats per token, neutral prompts)",
         "tasks": "mean drop of the tasks (share)",
         "logp_margin": "log-probability margin of held-out pairs (nats)",
-        "accuracy": "accuracy on held-out pairs",
     }
     if name in known:
         return known[name]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
@@ -23,8 +24,6 @@ _FILES = {
     "prompts_file",
     "neutral_file",
     "text_file",
-    "tasks",
-    "reward_model",
     "replay_prompts",
     "model",
 }
@@ -57,9 +56,9 @@ def training_inputs(job: TrainingJob, pairs: Dataset) -> dict[str, Any]:
 def evaluation_inputs(
     evaluation: EvaluationArguments, judges: JudgeArguments, *, with_benchmarks: bool
 ) -> dict[str, Any]:
-    """What determines a record, beside the policy. The source of checkers counts, what they import does not.
+    """What determines a record, beside the policy. The source of checkers counts, what they import or read does not.
 
-    The name of a reward model counts as well: its scores stand under it in the record.
+    The names of reward models and of task files count as well: their scores stand under them in the record.
     """
     arguments = {**dataclasses.asdict(evaluation), **dataclasses.asdict(judges)}
     without = _WITHOUT_INFLUENCE if with_benchmarks else _WITHOUT_INFLUENCE | _OF_BENCHMARKS
@@ -78,7 +77,10 @@ def benchmark_inputs(evaluation: EvaluationArguments) -> dict[str, Any]:
 
 
 def _with_content(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: content_of(value) if name in _FILES else value for name, value in values.items()}
+    found = {name: content_of(value) if name in _FILES else value for name, value in values.items()}
+    if "tasks" in found:
+        found["tasks"] = [[Path(task).stem, content_of(task)] for task in found["tasks"]]
+    return found
 
 
 def _module_source(checker: str) -> Any:

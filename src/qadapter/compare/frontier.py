@@ -1,7 +1,9 @@
 """What lies on a frontier: the best behaviour within a budget of forgetting, its area, the cost of a behaviour.
 
 A method's frontier is the set of its points (forgetting x, behaviour y) along the dial, the base among them at x = 0,
-joined by straight lines in the order of x. Whoever may spend x may also spend less, so what a budget of x buys is
+joined by straight lines in the order of x; of several at one x the best counts. Where forgetting is a drop of
+benchmarks, a point may lie left of the base: it forgets nothing, and counts as at 0. Whoever may spend x may also spend
+less, so what a budget of x buys is
 
     F(x) = the largest y on the line at or left of x,
 
@@ -29,14 +31,18 @@ def best_within(points: Sequence[Point]) -> list[Point]:
     """The corners of F, by x; y never falls. Right of the last corner F is constant.
 
     Args:
-        points: of one method, in any order. Of several at one x the highest counts.
+        points: of one method, in any order.
 
     Raises:
         ValueError: no points.
     """
     if not points:
         raise ValueError("a frontier needs points")
-    ordered = sorted(points, key=lambda point: (point.x, -point.y))
+    highest: dict[float, float] = {}
+    for point in points:
+        x = max(0.0, point.x)
+        highest[x] = max(point.y, highest.get(x, point.y))
+    ordered = [Point(x, y) for x, y in sorted(highest.items())]
     corners = [ordered[0]]
     for left, right in itertools.pairwise(ordered):
         best = corners[-1].y
@@ -76,8 +82,7 @@ def area_under(points: Sequence[Point], limit: float) -> float:
     """1/limit · ∫₀^limit (F(x) − F(0)) dx: the mean gain over the base, over all budgets up to the limit.
 
     Args:
-        points: of one method, the base at x = 0 among them. (Where forgetting is a drop of benchmarks, a point may lie
-            left of 0: it counts as at 0.)
+        points: of one method, the base at x = 0 among them.
         limit: above 0, the same for all methods that are compared.
 
     Returns:
@@ -89,7 +94,7 @@ def area_under(points: Sequence[Point], limit: float) -> float:
     if not limit > 0:
         raise ValueError(f"the area needs a limit above 0, got {limit}")
     base = next(point.y for point in points if point.x == 0)
-    corners = best_within([Point(max(0.0, point.x), point.y) for point in points])
+    corners = best_within(points)
     total = 0.0
     for left, right in zip(corners, [*corners[1:], Point(limit, corners[-1].y)], strict=True):
         if left.x >= limit or right.x <= left.x:

@@ -82,14 +82,23 @@ class Jobs:
         return finished
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """A finished job; None where it is not finished."""
+        """A finished job; None where it is not finished, or where its file is none (a power cut can leave that)."""
         path = self.folder / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            self.say(f"warning: {path} is no JSON, and its job not finished")
+            return None
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         part = self.folder / f"{name}.{os.getpid()}.part"
-        part.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+        with part.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         part.replace(self.folder / f"{name}.json")
 
     def _time_left(self) -> str:

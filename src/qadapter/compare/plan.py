@@ -101,10 +101,10 @@ def make_plan(
     reference = reference_line(arguments, lines)
     subplots(1, (1, 1), "baselines")
     evaluation = dataclasses.replace(evaluation, preference_file=arguments.eval_file)
-    inputs = read_inputs(evaluation)
+    tokenizer = load_base_tokenizer(common.model, revision=common.revision)
+    inputs = read_inputs(evaluation, tokenizer)
     if arguments.frontier_x == "tasks" and not inputs.tasks:
         raise ConfigError("frontier_x is tasks, but `tasks` names none.")
-    tokenizer = load_base_tokenizer(common.model, revision=common.revision)
     tokenize_dataset(inputs.pairs, tokenizer, max_length=evaluation.max_length, on_bad_row=evaluation.on_bad_row)
     judges = make_judges(judging)
     frontier_y = choose_behaviour(arguments.frontier_y, judges)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import __version__
+from ..evaluate import Interval
 from .axes import axis_label, behaviour, forgetting, gained
 from .frontier import Point, area_under, cost_of
 from .interval import over_prompts_and_seeds
@@ -88,6 +89,8 @@ def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[s
 def _interval_point(plan: Plan, base: _Record, strength: float, records: Sequence[_Record]) -> dict[str, Any]:
     draw = {"seed": plan.evaluation.seed}
     y = over_prompts_and_seeds([behaviour(record, plan.frontier_y) for record in records], **draw)
+    shift = statistics.fmean(_point(plan, base, record).y for record in records) - y.value
+    y = Interval(*(end + shift for end in y))
     x = over_prompts_and_seeds([forgetting(record, base, plan.arguments.frontier_x) for record in records], **draw)
     point = {"strength": strength, "x": x._asdict(), "y": y._asdict(), "figures": _figures(records, base)}
     if strength != 0:
@@ -100,8 +103,10 @@ def _interval_point(plan: Plan, base: _Record, strength: float, records: Sequenc
 
 
 def _point(plan: Plan, base: _Record, record: _Record) -> Point:
+    """A record on both axes. y is the base's and what was gained on the prompts that were judged for both."""
+    start = behaviour(base, plan.frontier_y).value
     return Point(
-        forgetting(record, base, plan.arguments.frontier_x).value, behaviour(record, plan.frontier_y).value
+        forgetting(record, base, plan.arguments.frontier_x).value, start + gained(record, base, plan.frontier_y).value
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from ..evaluate import measure_benchmarks, measure_policy
 from ..evaluate.judges import SAME_TEXT
 from ..model import QAdapterForCausalLM, load_base_tokenizer
 from ..model.artifact import CONFIG_FILE
-from .axes import behaviour, forgetting
+from ..train.memory import release_memory
+from .axes import forgetting, gained
 from .decode_time import decode_time
 from .jobs import Jobs, jobs_folder
 from .methods import Line
@@ -89,17 +90,17 @@ def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool 
 
 
 def best_candidate(candidates: list[CandidateResult], base: dict[str, Any], plan: Plan) -> int:
-    """The candidate with the best behaviour at strength 1, mean over seeds.
+    """The candidate that gains the most behaviour at strength 1, mean over seeds.
 
     Of equal ones that with the higher accuracy on held-out pairs, then that which forgets less.
     """
 
     def merit(number: int) -> tuple[float, float, float]:
         records = candidates[number].records
-        gained = [behaviour(record, plan.frontier_y).value for record in records]
-        ranked = [behaviour(record, "accuracy").value for record in records]
+        gains = [gained(record, base, plan.frontier_y).value for record in records]
+        ranked = [record["preference"]["accuracy"] for record in records]
         forgotten = [forgetting(record, base, plan.arguments.frontier_x).value for record in records]
-        return sum(gained), sum(ranked), -sum(forgotten)
+        return sum(gains), sum(ranked), -sum(forgotten)
 
     return max(range(len(candidates)), key=merit)
 
@@ -134,9 +135,7 @@ class _Workshop:
         """The facts of a training run; its artifact is there where a measurement still needs it."""
 
         def make() -> dict[str, Any]:
-            self._loaded = None
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            self._unload()
             return {"inputs": _shown(run), "facts": dataclasses.asdict(run_in_process(run.job, _log_file(run)))}
 
         facts = self.jobs.result(run.name, f"train {run.job.method}", f"train {run.title}", make)["facts"]
@@ -187,13 +186,18 @@ class _Workshop:
     def _artifact(self, run: PlannedRun) -> QAdapterForCausalLM:
         folder = Path(run.job.output_dir)
         if self._loaded is None or self._loaded[0] != folder:
-            self._loaded = None
+            self._unload()
             if not (folder / CONFIG_FILE).is_file():
                 # Its facts are known, but the folder was removed, and this measurement needs it.
                 run_in_process(run.job, _log_file(run))
             model = QAdapterForCausalLM.from_pretrained(folder, dtype=self.plan.common.dtype)
             self._loaded = folder, self._placed(model)
         return self._loaded[1]
+
+    def _unload(self) -> None:
+        """Make room for the process of a training run, or for the next model. Patched layers are in cycles."""
+        self._loaded = None
+        release_memory()
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:

@@ -60,7 +60,10 @@ def write_evaluation_report(
 
 
 def _dial(policies: Sequence[dict[str, Any]], base: dict[str, Any]) -> str:
-    """Each figure of the gain against the distance to the base, along the dial; the base at distance 0."""
+    """Each figure of the gain against the distance to the base, along the dial; the base at distance 0.
+
+    Empty where no gain was measured.
+    """
     first = policies[0]["difference"]
     names = [name for name in first if name.startswith("judges.")] or [
         name for name in ("preference.logp_margin",) if name in first

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from ..data import load_preference_dataset
 from ..data.pairs import BadRow, RowProblem, checked_messages
 from ..data.reading import read_rows
 from ..errors import DataError
+from ..train import usable_pairs
 from .arguments import EvaluationArguments
 from .retention import load_neutral_prompts
 from .tasks import LoadedTask, load_tasks
@@ -33,8 +35,12 @@ class EvaluationInputs(NamedTuple):
     tasks: list[LoadedTask]
 
 
-def read_inputs(args: EvaluationArguments) -> EvaluationInputs:
+def read_inputs(args: EvaluationArguments, tokenizer: PreTrainedTokenizerBase) -> EvaluationInputs:
     """Read them.
+
+    Args:
+        args: the arguments.
+        tokenizer: the base model's; a pair that it shows to be a bad row is no source of a prompt either.
 
     Raises:
         DataError: a file that is missing or damaged, or a row of it; it names the row.
@@ -43,9 +49,8 @@ def read_inputs(args: EvaluationArguments) -> EvaluationInputs:
     """
     pairs = None
     if args.preference_file:
-        pairs = load_preference_dataset(
-            args.preference_file, split="test", style=args.style, on_bad_row=args.on_bad_row
-        )
+        rows = load_preference_dataset(args.preference_file, split="test", style=args.style, on_bad_row=args.on_bad_row)
+        pairs = usable_pairs(rows, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
     if args.prompts_file:
         prompts = _read(args.prompts_file, _prompt)
     else:

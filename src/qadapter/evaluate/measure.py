@@ -53,7 +53,7 @@ def measure_policy(
         base: what this function gave at strength 0 with the same arguments. Needed at other strengths: its answers are
             what some judges compare with, and the distance to it is taken on its answers to the neutral prompts.
         on_stage: called with the name of each part before it starts.
-        inputs: what `read_inputs(args)` gave, to do without reading again.
+        inputs: what `read_inputs` gave, to do without reading again.
 
     Returns:
         The record; a part is absent when it was not asked for.
@@ -81,7 +81,7 @@ def measure_policy(
         raise ConfigError(
             "the base's record (strength 0, base=None) comes first; every other strength needs it as base."
         )
-    inputs = read_inputs(args) if inputs is None else inputs
+    inputs = read_inputs(args, tokenizer) if inputs is None else inputs
     record: dict[str, Any] = {"strength": strength, "seconds": {}}
 
     if inputs.pairs is not None:

@@ -20,7 +20,7 @@ trainer           QAdapterTrainer
 
 from .anchors import sample_anchors
 from .arguments import RUN_CONFIG_FILE, QAdapterTrainingArguments
-from .dataset import tokenize_dataset
+from .dataset import tokenize_dataset, usable_pairs
 from .presets import PRESETS
 from .trainer import QAdapterTrainer
 
@@ -31,4 +31,5 @@ __all__ = [
     "QAdapterTrainingArguments",
     "sample_anchors",
     "tokenize_dataset",
+    "usable_pairs",
 ]

@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 from transformers import PreTrainedTokenizerBase
 
-from ..data import Anchor, NoRoomError, RefusedByTemplateError, tokenize_pair
+from ..data import Anchor, NoRoomError, RefusedByTemplateError, TokenizedPair, tokenize_pair
 from ..data.dataset import report_bad_rows
 from ..data.pairs import BadRow
 from ..errors import DataError
 
 logger = logging.getLogger(__name__)
+
+
+def usable_pairs(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None, on_bad_row: str = "stop"
+) -> Dataset:
+    """The pairs that `tokenize_dataset` takes, as text: for what uses their prompts in another way than training does.
+
+    Args:
+        dataset: columns prompt, chosen, rejected (messages or strings) and, if known, location.
+        tokenizer: the base model's.
+        max_length: most tokens of prompt + response.
+        on_bad_row: as in `tokenize_dataset`.
+
+    Raises:
+        DataError: bad rows, or no usable pair.
+    """
+    usable, bad = [], []
+    for index, pair in enumerate(_tokenized(dataset, tokenizer, max_length)):
+        if isinstance(pair, BadRow):
+            bad.append(pair)
+        else:
+            usable.append(index)
+    report_bad_rows(bad, on_bad_row, logger)
+    if not usable:
+        raise _nothing_left()
+    return dataset.select(usable)
 
 
 def tokenize_dataset(
@@ -43,11 +69,9 @@ def tokenize_dataset(
     pairs: list[dict[str, Any]] = []
     bad: list[BadRow] = []
     cut = 0
-    for number, row in enumerate(dataset, start=1):
-        try:
-            pair = tokenize_pair(row, tokenizer, max_length)
-        except (NoRoomError, RefusedByTemplateError) as error:
-            bad.append(BadRow(row.get("location") or f"row {number}", str(error)))
+    for pair in _tokenized(dataset, tokenizer, max_length):
+        if isinstance(pair, BadRow):
+            bad.append(pair)
             continue
         cut += (not pair.chosen_terminated) + (not pair.rejected_terminated)
         pairs.append(
@@ -62,7 +86,7 @@ def tokenize_dataset(
         )
     report_bad_rows(bad, on_bad_row, logger)
     if not pairs:
-        raise DataError("no usable pair is left.", hint="raise max_length")
+        raise _nothing_left()
     if cut:
         logger.warning(
             "%d of %d responses are longer than max_length=%s tokens allow: cut, and their last state bootstrapped.",
@@ -71,6 +95,20 @@ def tokenize_dataset(
             max_length,
         )
     return Dataset.from_list(pairs)
+
+
+def _tokenized(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None
+) -> Iterator[TokenizedPair | BadRow]:
+    for number, row in enumerate(dataset, start=1):
+        try:
+            yield tokenize_pair(row, tokenizer, max_length)
+        except (NoRoomError, RefusedByTemplateError) as error:
+            yield BadRow(row.get("location") or f"row {number}", str(error))
+
+
+def _nothing_left() -> DataError:
+    return DataError("no usable pair is left.", hint="raise max_length")
 
 
 # So many pairs for each anchor, at most: fewer anchors are repeated.
