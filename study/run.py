@@ -11,6 +11,7 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
     methods    that file as it is: the two presets, DPO and SFT with three learning rates each, Replay
     constants  the default preset with one constant changed at a time
     reach      what more training and a dial beyond 2 reach: two epochs, strength 3
+    cut        whether the value of a cut response's last state matters, where many responses are cut (ultrafeedback)
     noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
     others     RPO (DPO with the likelihood of the chosen response), IPO, KTO and ORPO
     cost       every method on a few pairs, for its time and memory: run it alone, on a machine that does nothing else
@@ -69,6 +70,18 @@ PARTS: dict[str, dict[str, Any]] = {
         },
         "reference": "DPO",
         "strengths": [1, 2, 3],
+        "tasks": [],
+        "text_file": None,
+    },
+    "cut": {
+        "methods": {
+            "default": ours(),
+            "default, value_state same": ours(value_state="same"),
+            "DPO": BEST_DPO,
+            "DPO, value_state same": {**BEST_DPO, "value_state": "same"},
+        },
+        "reference": "DPO",
+        "strengths": [1],
         "tasks": [],
         "text_file": None,
     },

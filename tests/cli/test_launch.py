@@ -88,6 +88,8 @@ def test_a_killed_process_ends_the_run_with_one_error_and_the_run_goes_on(
         ("distributed_type: MULTI_GPU\nnum_proceses: 2\n", "num_proceses"),
         ("distributed_type: [\n", "is not a config of accelerate"),
         ("distributed_type: MULTI_CATS\n", "MULTI_CATS"),
+        ("distributed_type: 'NO'\n", "distributed_type NO: one process, which needs no launcher"),
+        ("distributed_type: MULTI_CPU\n", "distributed_type MULTI_CPU: one process"),
     ],
 )
 def test_a_wrong_config_is_refused(

@@ -119,6 +119,27 @@ def test_a_preset_given_as_a_flag_wins_over_the_spelled_out_constants_of_a_saved
     assert plan.training.lora_dropout == 0.1  # set by hand in that run
 
 
+def test_a_home_folder_is_one_folder(run_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(run_copy.parent))
+    plan = plan_run(["--output-dir", f"~/{run_copy.name}", "--resume"])
+    assert plan.output_dir == Path(plan.training.output_dir) == run_copy
+    with pytest.raises(ConfigError, match="already holds a run"):
+        plan_run(["--train-file", "pairs.jsonl", "--output-dir", f"~/{run_copy.name}"])
+
+
+def test_what_goes_wrong_in_the_last_evaluation_costs_no_training(
+    tiny_base: Path, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_run.QAdapterTrainer, "evaluate", interrupted)
+    flags = ["--model", str(tiny_base), "--train-file", str(pairs_file), "--use-cpu", "--max-length", "64"]
+    flags += ["--anchors", "0", "--save-strategy", "no", "--eval-split", "0.2", "--output-dir", str(tmp_path / "run")]
+    assert main(["train", *flags]) == 130
+    QAdapterForCausalLM.from_pretrained(tmp_path / "run")
+
+
 def test_an_existing_run_is_refused(run_copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     new = ["train", "--config", str(run_copy / "config.yaml"), "--output-dir", str(run_copy)]
     assert "already holds a run" in refused(new, capsys)

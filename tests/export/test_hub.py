@@ -13,6 +13,7 @@ import pytest
 from qadapter import QAdapterForCausalLM, load_tokenizer
 from qadapter.cli.main import main
 from qadapter.export import hub
+from qadapter.model.artifact import adapter_file_sha256
 
 MakeArtifact = Callable[..., Path]
 PUSHED = [
@@ -214,6 +215,17 @@ def test_an_evaluation_on_a_copy_of_the_base(fake_hub: FakeHub, run_folder: Path
     write_eval(run_folder / "eval.json", "elsewhere/base", trained_on=trained_on)
     assert push(run_folder) == 0
     assert "| pair accuracy |  | 90.0 %" in fake_hub.card
+
+
+def test_an_evaluation_of_another_adapter(
+    fake_hub: FakeHub, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = json.loads((run_folder / "qadapter_config.json").read_text())["base"]["name_or_path"]
+    write_eval(run_folder / "eval.json", base, adapter_sha256=adapter_file_sha256(run_folder))
+    assert push(run_folder) == 0
+    write_eval(run_folder / "eval.json", base, adapter_sha256="0" * 64)
+    assert push(run_folder) == 2
+    assert "an evaluation of another adapter" in capsys.readouterr().err
 
 
 def test_an_incomplete_artifact(fake_hub: FakeHub, run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

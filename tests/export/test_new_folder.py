@@ -55,6 +55,14 @@ def test_nothing_but_an_export_is_ever_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "thesis.tex").read_text() == "years of work"
 
 
+def test_a_mount_point_is_refused_before_anything_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "mounted").mkdir()
+    monkeypatch.setattr(Path, "is_mount", lambda path: path == tmp_path / "mounted")
+    with pytest.raises(ConfigError, match="is a mount point"):
+        make(tmp_path / "mounted", "content")
+    make(tmp_path / "mounted" / "out", "content")
+
+
 def test_a_file_and_a_missing_parent(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="is a file"):

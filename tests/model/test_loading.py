@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from conftest import make_base
 
 from qadapter.errors import ConfigError, MissingExtraError, QAdapterError
 from qadapter.model import DEFAULT_MODEL, load_base, load_base_tokenizer, loading
@@ -17,6 +18,23 @@ def test_unknown_names_and_dtypes(tmp_path: Path) -> None:
         load_base_tokenizer(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="dtype must be one of"):
         load_base("x", dtype="int3")
+
+
+def test_what_cannot_be_loaded_is_said_in_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_base().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        load_base(tmp_path)
+
+    def needs_a_package(*_: object, **__: object) -> None:
+        raise ImportError("flash_attn is not installed")
+
+    monkeypatch.setattr(loading.AutoModelForCausalLM, "from_pretrained", needs_a_package)
+    monkeypatch.setattr(loading.AutoTokenizer, "from_pretrained", needs_a_package)
+    for load in (load_base, load_base_tokenizer):
+        with pytest.raises(ConfigError, match="flash_attn is not installed"):
+            load(tmp_path)
 
 
 def test_the_default_model_is_taken_from_the_cache_or_the_hub_or_the_package_index(

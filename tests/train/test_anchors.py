@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -27,6 +28,15 @@ ANCHORS = [
 
 def batch_with_anchor(which: list[bool]) -> dict[str, torch.Tensor]:
     return {**make_batch(len(which)), "anchor": torch.tensor(which).repeat(2)}
+
+
+def test_a_template_that_writes_nothing_before_a_users_turn_gives_plain_texts(tokenizer) -> None:
+    bare = copy.deepcopy(tokenizer)
+    bare.chat_template = "{% for message in messages %}{{ message.content + eos_token }}{% endfor %}"
+    anchors = sample_anchors(make_model(), bare, 3, max_new_tokens=4)
+    opening = bare("")["input_ids"]
+    assert len(anchors) == 3
+    assert all(anchor.prompt_ids[: len(opening)] == opening for anchor in anchors)
 
 
 @pytest.mark.parametrize("share_prefix", [True, False])

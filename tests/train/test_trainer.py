@@ -10,13 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import make_base, make_model, randomize_adapter
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, DatasetDict, IterableDataset
 from peft import LoraConfig
+from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
+from transformers import PreTrainedModel
 
 from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments
 from qadapter.data import PreferenceCollator
-from qadapter.errors import ArtifactError, ConfigError, DataError
+from qadapter.errors import ArtifactError, ConfigError, DataError, UnsupportedModelError
 from qadapter.model import default_dtype
 from qadapter.train import PRESETS, tokenize_dataset
 from qadapter.train.sampler import LengthGroupedSampler
@@ -172,6 +174,83 @@ def test_resume_with_another_lora_is_refused(tmp_path: Path, tokenizer, lora: di
     trainer().train()
     with pytest.raises(ArtifactError, match="holds another LoRA"):
         trainer(**lora).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+
+
+def test_resume_on_another_base_or_with_other_pairs_is_refused(tmp_path: Path, tokenizer) -> None:
+    args = arguments(tmp_path, save_strategy="steps", save_steps=1)
+
+    def trainer(rows: Dataset, seed: int = 0) -> QAdapterTrainer:
+        return QAdapterTrainer(make_base(seed=seed), args, train_dataset=rows, processing_class=tokenizer)
+
+    trainer(pairs(8)).train()
+    checkpoint = tmp_path / "checkpoint-1"
+    with pytest.raises(ArtifactError, match="was trained on another base: weights_sha256"):
+        trainer(pairs(8), seed=1).train(resume_from_checkpoint=str(checkpoint))
+    with pytest.raises(ConfigError, match="other rows: 8 pairs and anchors then, 9 now"):
+        trainer(pairs(9)).train(resume_from_checkpoint=str(checkpoint))
+    with pytest.raises(ConfigError, match="or other tokens in them"):
+        trainer(pairs(8, seed=1)).train(resume_from_checkpoint=str(checkpoint))
+    (checkpoint / "training_data.json").unlink()  # as before there was such a file
+    trainer(pairs(8)).train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_data_in_every_form(tmp_path: Path, tokenizer) -> None:
+    rows = pairs(4)
+    file = tmp_path / "pairs.jsonl"
+    rows.to_json(file)
+    implicit = rows.map(
+        lambda row: {side: row["prompt"] + row[side] for side in ("chosen", "rejected")}, remove_columns="prompt"
+    )
+    forms = [rows, str(file), file, DatasetDict(train=rows), implicit.add_column("location", ["Paris"] * 4)]
+    found = [
+        QAdapterTrainer(make_base(), arguments(tmp_path), train_dataset=form, processing_class=tokenizer).train_dataset
+        for form in forms
+    ]
+    assert all(one.to_list() == found[0].to_list() for one in found)
+
+
+def test_more_tokens_than_the_base_has_positions(tmp_path: Path, tokenizer) -> None:
+    def base() -> PreTrainedModel:
+        made = make_base()
+        made.config.max_position_embeddings = 12
+        return made
+
+    with pytest.raises(DataError, match=r"have 1\d tokens, and the base has 12 positions"):
+        QAdapterTrainer(base(), arguments(tmp_path), train_dataset=pairs(8), processing_class=tokenizer)
+    args = arguments(tmp_path, max_length=12, on_bad_row="skip")
+    QAdapterTrainer(base(), args, train_dataset=pairs(8), processing_class=tokenizer)
+
+
+@pytest.mark.parametrize("option", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}], ids=str)
+def test_a_lora_that_starts_out_of_the_bases_weights_is_refused(tmp_path: Path, tokenizer, option: dict) -> None:
+    base = make_base()
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    lora = LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM", **option)
+    with pytest.raises(UnsupportedModelError, match="changes weights of the frozen base"):
+        QAdapterTrainer(base, arguments(tmp_path), train_dataset=pairs(4), processing_class=tokenizer, peft_config=lora)
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+
+
+def test_a_lora_on_the_embedding_is_trained_saved_and_loaded(tmp_path: Path, tokenizer) -> None:
+    make_base().save_pretrained(tmp_path / "base")
+    lora = LoraConfig(r=4, target_modules=["embed_tokens", "q_proj"], task_type="CAUSAL_LM")
+    trainer = QAdapterTrainer(
+        str(tmp_path / "base"), arguments(tmp_path / "run"), train_dataset=pairs(8), processing_class=tokenizer,
+        peft_config=lora,
+    )  # fmt: skip
+    trainer.train()
+    trainer.save_model()
+    trained = {name: value for name, value in trainer.model.named_parameters() if "lora_" in name}
+    loaded = dict(QAdapterForCausalLM.from_pretrained(tmp_path / "run").named_parameters())
+    assert any("embed_tokens" in name for name in trained)
+    assert all(torch.equal(loaded[name], value.to(loaded[name].dtype)) for name, value in trained.items())
+    saved = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert all("lora_" in name for name in saved), "the embedding itself is the base's"
+
+
+def test_pushing_the_whole_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="export FOLDER --to hub"):
+        arguments(tmp_path, push_to_hub=True)
 
 
 def test_a_frozen_adapter_is_refused(tmp_path: Path, tokenizer) -> None:

@@ -8,8 +8,9 @@ from transformers import PreTrainedModel
 from ..model import QAdapterForCausalLM, QConstants, load_base
 from .arguments import CommonArguments
 
-BASELINE_CONSTANTS = QConstants("residual", alpha_0=1.0, alpha_tilde=1.0)
-"""ρ = 1: strength 1 is softmax(z₁), the LoRA's own policy, and strength 0 the base at temperature 1."""
+BASELINE_CONSTANTS = QConstants("residual", alpha_0=1.0, alpha_tilde=1.0, value_state="same")
+"""ρ = 1: strength 1 is softmax(z₁), the LoRA's own policy, and strength 0 the base at temperature 1. The return is the
+log-ratio of the two, also of a response that was cut: no objective has fixed the value of the state it was left in."""
 
 
 def plain_base(common: CommonArguments) -> PreTrainedModel:

@@ -69,7 +69,7 @@ def _evaluate(
     from ..evaluate.judges import make_judges
     from ..evaluate.plots import subplots
     from ..model import load_tokenizer
-    from ..model.artifact import local_folder, read_config
+    from ..model.artifact import adapter_file_sha256, local_folder, read_config
     from .decoding import load
     from .eval_table import failures, table
 
@@ -110,11 +110,13 @@ def _evaluate(
     base = measure(0.0, None)
     policies = [measure(strength, base) for strength in run_args.strength]
     # --base may name a copy that lies elsewhere; that it is the same model was checked when it was loaded.
-    trained_on = read_config(local_folder(directory))["base"]["name_or_path"]
+    folder = local_folder(directory)
+    trained_on = read_config(folder)["base"]["name_or_path"]
     loaded = {
         "base": model.config.name_or_path,
         "trained_on": trained_on,
         "dtype": str(model.dtype).removeprefix("torch."),
+        "adapter_sha256": adapter_file_sha256(folder),
     }
 
     def result() -> dict[str, Any]:

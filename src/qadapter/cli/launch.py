@@ -30,7 +30,7 @@ _LOST_TEXTS = ("closed by peer", "Connection reset", "Connection refused", "remo
 
 def in_launched_process() -> bool:
     """Whether this process was started by a launcher: ours, `accelerate launch` or torchrun."""
-    return "LOCAL_RANK" in os.environ
+    return "LOCAL_RANK" in os.environ or _LAUNCHED in os.environ
 
 
 def launch(
@@ -78,6 +78,11 @@ def _check(config_file: str, cpu: bool) -> None:
     except (ValueError, TypeError, KeyError, AttributeError, OSError, yaml.YAMLError) as error:
         text = " ".join(str(error).split())
         raise ConfigError(f"--launch: {config_file} is not a config of accelerate: {text}", hint=hint) from error
+    if kind in (DistributedType.NO, DistributedType.MULTI_CPU):
+        raise ConfigError(
+            f"--launch: {config_file} has distributed_type {kind.value}: one process, which needs no launcher.",
+            hint="leave --launch out, or use recipes/accelerate/ddp.yaml (with --use-cpu on a CPU)",
+        )
     if kind == DistributedType.DEEPSPEED and importlib.util.find_spec("deepspeed") is None:
         raise MissingExtraError("deepspeed", "deepspeed", f"--launch {config_file}")
     if cpu and kind in (DistributedType.FSDP, DistributedType.DEEPSPEED):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,13 +80,15 @@ def train(argv: Sequence[str]) -> int:
         if run.overwrite:
             run_folder.clear_run(output_dir, in_use=(run.train_file, run.eval_file))
         run_folder.save_run_config(output_dir, plan.config)
-        if run.eval_split is not None and eval_dataset is not None:
+        if run.eval_split is not None and eval_dataset is not None and plan.checkpoint is None:
             held_out = eval_dataset.remove_columns("location")
             held_out.to_json(output_dir / run_folder.HELD_OUT_FILE, force_ascii=False)
         if kept is None and trainer.anchors:
             write_anchors(anchors_file, trainer.anchors)
     try:
         trainer.train(resume_from_checkpoint=None if plan.checkpoint is None else str(plan.checkpoint))
+        # Before the held-out pairs are evaluated: what may go wrong there costs no training.
+        trainer.save_model(str(output_dir))
         metrics = trainer.evaluate() if eval_dataset is not None else None
     except KeyboardInterrupt:
         raise KeyboardInterrupt(_how_to_go_on(output_dir)) from None
@@ -94,7 +97,6 @@ def train(argv: Sequence[str]) -> int:
         if resume is None or training.auto_micro_batch or training.world_size > 1:
             raise
         raise BatchTooLargeError(str(error), hint=f"{resume} --auto-micro-batch") from error
-    trainer.save_model(str(output_dir))
     if trainer.is_world_process_zero():
         _report(output_dir, metrics, run, len(eval_dataset or []))
     return 0
@@ -168,7 +170,11 @@ def _given(argv: Sequence[str]) -> Values:
     flags = parse_flags(TYPES, argv)
     config_file = flags.get("config")
     from_file = {} if config_file is None else _under_flags(read_yaml(config_file, TYPES), flags)
-    return {**from_file, **flags}
+    given = {**from_file, **flags}
+    if given.get("output_dir"):
+        # As TrainingArguments does: all of a run lies in one folder.
+        given["output_dir"] = os.path.expanduser(given["output_dir"])
+    return given
 
 
 def _under_flags(values: Values, flags: Values) -> Values:

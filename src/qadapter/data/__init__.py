@@ -13,7 +13,7 @@ collator       padded batches
 
 from .anchors import Anchor, read_anchors, write_anchors
 from .collator import PreferenceCollator
-from .dataset import load_preference_dataset
+from .dataset import PAIR_COLUMNS, load_preference_dataset
 from .tokenization import (
     NoRoomError,
     RefusedByTemplateError,
@@ -24,6 +24,7 @@ from .tokenization import (
 )
 
 __all__ = [
+    "PAIR_COLUMNS",
     "Anchor",
     "NoRoomError",
     "PreferenceCollator",

@@ -15,6 +15,9 @@ from .reading import Source, describe, read_rows
 
 logger = logging.getLogger(__name__)
 
+PAIR_COLUMNS = ["prompt", "chosen", "rejected", "location"]
+"""Of a data set that was read."""
+
 _SHOWN = 5
 _MESSAGES = datasets.List({"role": datasets.Value("string"), "content": datasets.Value("string")})
 
@@ -56,9 +59,8 @@ def load_preference_dataset(
             f"{describe(source)}: {problem}", hint="make all of them conversational with `qadapter data convert`"
         )
     text = _MESSAGES if collected.pairs[0].conversational else datasets.Value("string")
-    columns = ("prompt", "chosen", "rejected", "location")
     return datasets.Dataset.from_dict(
-        {column: [getattr(pair, column) for pair in collected.pairs] for column in columns},
+        {column: [getattr(pair, column) for pair in collected.pairs] for column in PAIR_COLUMNS},
         features=datasets.Features(prompt=text, chosen=text, rejected=text, location=datasets.Value("string")),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..evaluate.figures import figure_rows
+from ..model.artifact import adapter_file_sha256
 from .source import Source
 
 DEFAULT_FILE = "eval.json"
@@ -24,7 +25,7 @@ def evaluation_section(source: Source, path: str | None) -> str | None:
         Markdown with its heading; None where no path is given and there is no such file.
 
     Raises:
-        ConfigError: not a result of `qadapter eval`, or one of another base.
+        ConfigError: not a result of `qadapter eval`, or one of another base or another adapter.
     """
     if path is None and not (source.directory / DEFAULT_FILE).is_file():
         return None
@@ -40,6 +41,12 @@ def evaluation_section(source: Source, path: str | None) -> str | None:
         ) from error
     if of_base != source.base_name:
         raise ConfigError(f"{file} is an evaluation on {of_base}; this adapter's base is {source.base_name}.")
+    # Results of before it was noted lack it.
+    if result.get("adapter_sha256") not in (None, adapter_file_sha256(source.directory)):
+        raise ConfigError(
+            f"{file} is an evaluation of another adapter than the one that lies in {source.directory} now.",
+            hint="measure this one with `qadapter eval`",
+        )
     lines: list[str] = []
     for side in ("gained", "kept"):
         of_side = [row for row in rows if row.side == side]

@@ -20,8 +20,8 @@ def new_folder(output: str | Path, overwrite: bool) -> Iterator[Path]:
         overwrite: replace an earlier export in it, which stays until the new one is complete.
 
     Raises:
-        ConfigError: it is a file, its parent is missing, it is not empty and `overwrite` is False, or what it holds is
-            no export (nothing else is ever removed).
+        ConfigError: it is a file or a mount point, its parent is missing, it is not empty and `overwrite` is False, or
+            what it holds is no export (nothing else is ever removed).
     """
     output = Path(output)
     place = output.absolute()
@@ -29,6 +29,8 @@ def new_folder(output: str | Path, overwrite: bool) -> Iterator[Path]:
         raise ConfigError(f"--output {output} is a file")
     if not place.parent.is_dir():
         raise ConfigError(f"--output {output}: the folder {place.parent} does not exist.")
+    if place.is_mount():
+        raise ConfigError(f"--output {output} is a mount point, which cannot be replaced.", hint="name a folder in it")
     if output.is_dir() and any(output.iterdir()):
         if not (output / RECORD_FILE).is_file():
             raise ConfigError(f"--output {output} holds other things than an export.", hint="name another --output")

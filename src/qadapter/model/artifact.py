@@ -12,6 +12,7 @@ otherwise sample softmax(z₁) in silence.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,12 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntry
 from peft import PeftConfig, PeftModel
 from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import __version__
 from ..errors import ArtifactError, ConfigError, UnsupportedModelError
 from .constants import QConstants
-from .fingerprint import base_fingerprint, tokenizer_fingerprint
+from .fingerprint import BaseFingerprint, base_fingerprint, tokenizer_fingerprint
 from .frozen_base import check_lm_head, freeze_base
 from .loading import load_base, load_base_tokenizer
 from .lora import check_lora, is_plain
@@ -72,7 +73,10 @@ def save_artifact(
         "tokenizer_sha256": None if tokenizer is None else tokenizer_fingerprint(tokenizer),
         "constants": dataclasses.asdict(model.constants),
     }
-    model.peft_model.save_pretrained(directory / ADAPTER_FOLDER, safe_serialization=True, state_dict=state_dict)
+    # The embedding is the base's, also where a LoRA is on it: PEFT would save it whole then.
+    model.peft_model.save_pretrained(
+        directory / ADAPTER_FOLDER, safe_serialization=True, state_dict=state_dict, save_embedding_layers=False
+    )
     # PEFT's own card of the subfolder would invite loading it as an ordinary LoRA.
     (directory / ADAPTER_FOLDER / "README.md").unlink(missing_ok=True)
     if tokenizer is not None:
@@ -114,7 +118,7 @@ def load_artifact(
         base = load_base(base or saved["name_or_path"], **base_kwargs)
     elif base_kwargs:
         raise ConfigError(f"{sorted(base_kwargs)} apply to a base loaded by name, but a model object was given.")
-    _check_base(config, base, directory)
+    check_same_base(config, base.config, base_fingerprint(base), directory)
     _warn_of_other_quantization(config, base, directory)
     freeze_base(base)
     check_lm_head(base)
@@ -149,7 +153,7 @@ def add_artifact(
     directory = local_folder(directory, revision)
     config = read_config(directory)
     constants = read_constants(config, directory)
-    _check_base(config, model.base, directory)
+    check_same_base(config, model.base.config, model.base_fingerprint, directory)
     _read_adapter(directory, model.peft_model, name, trainable=False)
     check_lora(model.peft_model, name)
     model.row_router.attach()
@@ -228,7 +232,10 @@ def load_tokenizer(directory: str | Path, *, trust_remote_code: bool = False) ->
     directory = local_folder(directory)
     config = read_config(directory)
     if (directory / "tokenizer_config.json").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=trust_remote_code)
+        except (OSError, ValueError, ImportError) as error:
+            raise ArtifactError(f"the tokenizer in {directory} cannot be loaded: {error}") from error
         source = str(directory)
     else:
         source = config["base"]["name_or_path"]
@@ -273,6 +280,19 @@ def local_folder(directory: str | Path, revision: str | None = None) -> Path:
         ) from error
 
 
+def adapter_file_sha256(directory: str | Path) -> str:
+    """SHA-256 of the adapter's weights as they lie in an artifact's folder, whatever precision it is loaded in.
+
+    Raises:
+        ArtifactError: there are none.
+    """
+    path = Path(directory) / ADAPTER_FOLDER / "adapter_model.safetensors"
+    if not path.is_file():
+        raise ArtifactError(f"{path} does not exist: the artifact is incomplete.")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 LATER_CONSTANTS = {"sft_coef": 0.0}
 """Constants of training that adapters were saved without before there was such a term, and the value without it."""
 
@@ -290,18 +310,25 @@ def read_constants(config: dict[str, Any], directory: Path) -> QConstants:
         raise ArtifactError(f"{directory / CONFIG_FILE} is damaged: {error}") from error
 
 
-def _check_base(config: dict[str, Any], base: PreTrainedModel, directory: Path) -> None:
+def check_same_base(
+    config: dict[str, Any], base_config: PretrainedConfig, fingerprint: BaseFingerprint, directory: str | Path
+) -> None:
+    """Compare a base with the one recorded in an artifact's config.
+
+    Raises:
+        ArtifactError: it is another one; it says what differs.
+    """
     saved = config["base"]
-    here = {"model_type": base.config.model_type, **base_fingerprint(base)._asdict()}
+    here = {"model_type": base_config.model_type, **fingerprint._asdict()}
     hint = f"load it on {saved.get('name_or_path')!r}"
-    if base.dtype == torch.float16:
+    if base_config.dtype == torch.float16:
         hint += "; weights that are stored in float32 look like others once they are rounded to float16"
     for key, value in here.items():
         expected = saved.get(key)
         if expected is not None and value is not None and value != expected:
             raise ArtifactError(
                 f"{directory} was trained on another base: {key} is {expected!r} in the artifact and {value!r} in "
-                f"{base.config.name_or_path or type(base).__name__}.",
+                f"{base_config.name_or_path or 'the model that was given'}.",
                 hint=hint,
             )
 
@@ -321,10 +348,11 @@ def _check_all_weights_present(adapter: Path, peft_model: PeftModel, name: str) 
     from safetensors import safe_open
 
     with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
-        stored = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    expected = {
-        key: tuple(value.shape) for key, value in get_peft_model_state_dict(peft_model, adapter_name=name).items()
-    }
+        # Adapters were saved with the base's embedding where a LoRA was on it.
+        keys = [key for key in file.keys() if ".base_layer." not in key]  # noqa: SIM118
+        stored = {key: tuple(file.get_slice(key).get_shape()) for key in keys}
+    factors = get_peft_model_state_dict(peft_model, adapter_name=name, save_embedding_layers=False)
+    expected = {key: tuple(value.shape) for key, value in factors.items()}
     if stored != expected:
         differing = sorted(key for key in stored.keys() | expected.keys() if stored.get(key) != expected.get(key))
         raise ArtifactError(

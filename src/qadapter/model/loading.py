@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.integrations import deepspeed
 
@@ -87,7 +88,7 @@ def load_base(
                 use_safetensors=True,
                 **kwargs,
             )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise ConfigError(f"the base model {str(name)!r} cannot be loaded: {error}") from error
     if device_map is not None and any(parameter.is_meta for parameter in model.parameters()):
         raise ConfigError(
@@ -120,7 +121,7 @@ def load_base_tokenizer(
     source, revision = _resolve(name, revision)
     try:
         return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"the tokenizer of {str(name)!r} cannot be loaded: {error}") from error
 
 

@@ -204,6 +204,26 @@ def lora_config(
     )
 
 
+# Those that leave the base's weights alone; the others (PiSSA, OLoRA, LoftQ, ...) take the LoRA's start out of them.
+_INITIALISATIONS = (True, False, "gaussian", "orthogonal")
+
+
+def check_lora_start(config: LoraConfig) -> None:
+    """Refuse a LoRA that changes the base's weights as soon as it is put on it.
+
+    Raises:
+        UnsupportedModelError: it names the option.
+    """
+    if config.init_lora_weights not in _INITIALISATIONS:
+        raise UnsupportedModelError(
+            f"LoRA option init_lora_weights={config.init_lora_weights!r} changes weights of the frozen base, which is "
+            "also π₀.",
+            hint="leave it at True",
+        )
+    if config.layer_replication:
+        raise UnsupportedModelError("LoRA option layer_replication makes the base, which is also π₀, another model.")
+
+
 def check_lora(peft_model: PeftModel, name: str | None = None) -> None:
     """Refuse what would change the base policy or make the LM heads of the two policies differ.
 

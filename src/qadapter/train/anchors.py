@@ -44,7 +44,8 @@ def sample_anchors(
 
     Args:
         model: its base is sampled; put in eval mode.
-        tokenizer: its tokenizer. Without a chat template all anchors are plain text.
+        tokenizer: its tokenizer. Without a chat template, and with one that writes nothing before a user's turn, all
+            anchors are plain text.
         count: how many.
         max_new_tokens: most tokens of an answer.
         max_length: most tokens of a prompt and the beginning of its answer; longer prompts are sampled again.
@@ -59,7 +60,7 @@ def sample_anchors(
     """
     model.eval()
     torch.manual_seed(seed)
-    conversations = (count + 1) // 2 if tokenizer.chat_template else 0
+    conversations = (count + 1) // 2 if tokenizer.chat_template and _turn_start(tokenizer) else 0
     anchors: list[Anchor] = []
     tried = 0
     room = None if max_length is None else max_length - 1
@@ -91,16 +92,20 @@ def sample_anchors(
 
 def _user_turns(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Prompts whose only user turn the model wrote; those that did not end are left out."""
-    marker = "beginning of turn probe"
-    text = tokenizer.apply_chat_template([{"role": "user", "content": marker}], tokenize=False)
-    start = tokenizer(text.partition(marker)[0], add_special_tokens=False)["input_ids"]
-    end = end_of_turn_id(tokenizer)
+    start, end = _turn_start(tokenizer), end_of_turn_id(tokenizer)
     turns = []
     for ids in _sample(model, [start] * _BATCH, end, _TURN_TOKENS):
         content = tokenizer.decode(ids, skip_special_tokens=True).strip()
         if ids[-1] == end and content:
             turns.append(encode_prompt([{"role": "user", "content": content}], tokenizer))
     return turns
+
+
+def _turn_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the chat template writes before the text of the first user's turn."""
+    marker = "beginning of turn probe"
+    text = tokenizer.apply_chat_template([{"role": "user", "content": marker}], tokenize=False)
+    return tokenizer(text.partition(marker)[0], add_special_tokens=False)["input_ids"]
 
 
 def _openings(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

@@ -121,6 +121,12 @@ class QAdapterTrainingArguments(TrainingArguments):
             raise ConfigError(
                 "auto_micro_batch keeps the batch size and auto_find_batch_size of transformers changes it: choose one."
             )
+        if self.push_to_hub:
+            # The Trainer uploads the output_dir: anchors, held-out pairs and logs, and the adapter at the end alone.
+            raise ConfigError(
+                "push_to_hub uploads the whole output_dir, the held-out pairs in it too.",
+                hint="`qadapter export FOLDER --to hub` uploads the adapter and its card",
+            )
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns must stay False: the collator needs the columns of token ids.")
         if self.train_sampling_strategy not in ("group_by_length", "random", "sequential"):

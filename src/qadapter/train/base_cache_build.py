@@ -29,6 +29,7 @@ from ..model import QAdapterForCausalLM
 from ..model.fingerprint import tokenizer_fingerprint
 from ..model.loading import cache_root
 from .base_cache import WAY_OUT, BaseCache, human_size, refuse_full_disk
+from .dataset import digest_of_tokens
 from .processes import from_main_process
 
 logger = logging.getLogger(__name__)
@@ -71,14 +72,14 @@ def base_cache(
         )
     keep_hidden = model.constants.needs_base_hidden or "anchor" in dataset.column_names
     hidden_size = model.head.weight.shape[1] if keep_hidden else 0
-    states, pairs = _count_and_hash(dataset)
+    states = np.array([_states(row) for row in dataset], dtype=np.int64)
     config = model.base.config.get_text_config().to_dict()
     facts = {
         "format": _FORMAT,
         "base": base,
         "config": {name: value for name, value in config.items() if name not in _NOT_COMPUTED},
         "tokenizer": tokenizer_fingerprint(tokenizer),
-        "pairs": pairs,
+        "pairs": digest_of_tokens(dataset),
         "dtype": str(model.dtype),
         "precision": precision,
         "hidden_size": hidden_size,
@@ -179,17 +180,6 @@ def _states(row: Mapping[str, Any]) -> tuple[int, int]:
     """States of the chosen and of the rejected response: one per token, and the one that a cut response was left in."""
     chosen, rejected = (len(row[f"{side}_ids"]) + (not row[f"{side}_terminated"]) for side in ("chosen", "rejected"))
     return chosen, rejected
-
-
-def _count_and_hash(dataset: Dataset) -> tuple[np.ndarray, str]:
-    """States of each response, [pairs, 2], and a SHA-256 of all tokens, where they are parted, and what was cut."""
-    digest, states = hashlib.sha256(), []
-    for row in dataset:
-        states.append(_states(row))
-        for side in ("prompt", "chosen", "rejected"):
-            ids = row[f"{side}_ids"]
-            digest.update(np.array([len(ids), row.get(f"{side}_terminated", True), *ids], dtype="<i8").tobytes())
-    return np.array(states, dtype=np.int64), digest.hexdigest()
 
 
 @contextmanager

@@ -1,11 +1,14 @@
 """Checkpoints that do not depend on how many processes wrote them, or under which engine.
 
 checkpoint-N/             an artifact: the adapter, its constants, the tokenizer
+checkpoint-N/training_data.json    what tells the training rows from others
 checkpoint-N/optimizer.pt, scheduler.pt, rng_state*.pth, trainer_state.json    as the Trainer has them
 """
 
 from __future__ import annotations
 
+import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +20,12 @@ from torch.utils.data import DataLoader
 
 from ..errors import ArtifactError, ConfigError
 from ..model import QAdapterForCausalLM
-from ..model.artifact import ADAPTER_FOLDER, read_config, read_constants
+from ..model.artifact import ADAPTER_FOLDER, check_same_base, read_config, read_constants
+from .dataset import digest_of_tokens
 from .fitting import FittingTrainer
 from .sharding import load_adapter, load_optimizer, whole_adapter, whole_optimizer
 
-OPTIMIZER_FILE, SCHEDULER_FILE = "optimizer.pt", "scheduler.pt"
+OPTIMIZER_FILE, SCHEDULER_FILE, DATA_FILE = "optimizer.pt", "scheduler.pt", "training_data.json"
 
 
 class CheckpointingTrainer(FittingTrainer):
@@ -34,8 +38,6 @@ class CheckpointingTrainer(FittingTrainer):
         if self.args.should_save:
             folder = output_dir or self.args.output_dir
             model.save_pretrained(folder, tokenizer=self.processing_class, state_dict=adapter)
-        if self.args.push_to_hub and not _internal_call:
-            self.push_to_hub(commit_message="Model save", revision=self.args.hub_revision)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:
@@ -46,6 +48,12 @@ class CheckpointingTrainer(FittingTrainer):
                 torch.save(optimizer, Path(output_dir) / OPTIMIZER_FILE)
         if self.args.should_save:
             torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_FILE)
+            (Path(output_dir) / DATA_FILE).write_text(json.dumps(self._data), encoding="utf-8")
+
+    @cached_property
+    def _data(self) -> dict[str, Any]:
+        """What tells the training rows from others: a resumed run knows those it has seen by their number alone."""
+        return {"rows": len(self.train_dataset), "sha256": digest_of_tokens(self.train_dataset)}
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: DataLoader, resume_from_checkpoint: str | None
@@ -61,7 +69,9 @@ class CheckpointingTrainer(FittingTrainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         target: QAdapterForCausalLM = self.accelerator.unwrap_model(model or self.model)
-        saved = read_constants(read_config(resume_from_checkpoint), Path(resume_from_checkpoint))
+        config = read_config(resume_from_checkpoint)
+        check_same_base(config, target.base.config, target.base_fingerprint, resume_from_checkpoint)
+        saved = read_constants(config, Path(resume_from_checkpoint))
         if saved != target.constants:
             raise ConfigError(
                 f"{resume_from_checkpoint} was trained with other constants: {vars(saved)}, "
@@ -69,10 +79,9 @@ class CheckpointingTrainer(FittingTrainer):
                 hint="resume with the saved constants, or start a new output_dir",
             )
         folder = Path(resume_from_checkpoint) / ADAPTER_FOLDER
-        config = PeftConfig.from_pretrained(str(folder))
-        mine = target.peft_model.active_peft_config
-        if _lora(config) != _lora(mine):
-            raise ArtifactError(f"{folder} holds another LoRA: {_lora(config)}, and this run has {_lora(mine)}.")
+        theirs, mine = PeftConfig.from_pretrained(str(folder)), target.peft_model.active_peft_config
+        if _lora(theirs) != _lora(mine):
+            raise ArtifactError(f"{folder} holds another LoRA: {_lora(theirs)}, and this run has {_lora(mine)}.")
         load_adapter(target, load_file(folder / "adapter_model.safetensors"))
 
     def _load_best_model(self) -> None:
@@ -80,6 +89,14 @@ class CheckpointingTrainer(FittingTrainer):
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         assert checkpoint is not None
+        data_file = Path(checkpoint) / DATA_FILE
+        # Checkpoints of before there was such a file lack it.
+        if data_file.is_file() and (saved := json.loads(data_file.read_text(encoding="utf-8"))) != self._data:
+            raise ConfigError(
+                f"{checkpoint} was trained on other rows: {saved['rows']} pairs and anchors then, {self._data['rows']} "
+                "now, or other tokens in them.",
+                hint="resume with the data as they were, or start a new output_dir",
+            )
         if self.is_deepspeed_enabled:
             self._load_zero_states(checkpoint)
         else:

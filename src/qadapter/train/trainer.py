@@ -25,7 +25,7 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..core import BaseStates
-from ..data import Anchor, PreferenceCollator, load_preference_dataset
+from ..data import PAIR_COLUMNS, Anchor, PreferenceCollator, load_preference_dataset
 from ..errors import ConfigError, DataError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from .anchors import sample_anchors
@@ -36,7 +36,7 @@ from .cached_collator import PAIR_INDEX, CachedCollator
 from .callbacks import MetricsFile, Progress
 from .checkpointing import CheckpointingTrainer
 from .counted import COUNTED, counted_pairs, mark_counted
-from .dataset import tokenize_dataset, with_anchors
+from .dataset import refuse_more_tokens_than_positions, tokenize_dataset, with_anchors
 from .metrics import preference_metrics
 from .precision import refuse_float16
 from .processes import from_main_process
@@ -109,21 +109,26 @@ class QAdapterTrainer(CheckpointingTrainer):
         refuse_float16(model.dtype)
 
         def tokenized(dataset: Any) -> Any:
-            if isinstance(dataset, dict):
-                return {key: tokenized(part) for key, part in dataset.items()}
             if dataset is None:
                 return None
-            # Where there is one, we have read it already; a stream may not know its columns.
-            if "location" not in (dataset.column_names or ()):
+            # These we have read already. A stream may not know its columns.
+            if not isinstance(dataset, Dataset) or dataset.column_names != PAIR_COLUMNS:
                 dataset = load_preference_dataset(dataset, on_bad_row=args.on_bad_row)
-            return tokenize_dataset(dataset, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
+            rows = tokenize_dataset(dataset, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
+            positions = getattr(model.base.config.get_text_config(), "max_position_embeddings", None)
+            refuse_more_tokens_than_positions(rows, positions)
+            return rows
 
         super().__init__(
             model=model,
             args=args,
             data_collator=data_collator or PreferenceCollator(_pad_id(tokenizer)),
             train_dataset=tokenized(train_dataset),
-            eval_dataset=tokenized(eval_dataset),
+            eval_dataset=(
+                {key: tokenized(part) for key, part in eval_dataset.items()}
+                if isinstance(eval_dataset, dict)
+                else tokenized(eval_dataset)
+            ),
             processing_class=tokenizer,
             callbacks=[MetricsFile(), Progress(), *(callbacks or [])],
             optimizers=optimizers,
