@@ -193,11 +193,11 @@ def methods_part(of: Results) -> str:
     return "\n\n".join(parts)
 
 
-def constants_part() -> str:
-    """One table per set: the default with one constant changed."""
+def variants_part(part: str) -> str:
+    """One table per set: what differs in a constant, at strength 1."""
     parts = []
     for name in SETS:
-        if (results := load(name, "constants")) is None:
+        if (results := load(name, part)) is None:
             continue
         rows = []
         for line in results["lines"]:
@@ -307,7 +307,8 @@ def page(text: str) -> str:
     """The page with its tables made anew."""
     made = {
         "methods": methods_part(summary()),
-        "constants": constants_part(),
+        "constants": variants_part("constants"),
+        "cut": variants_part("cut"),
         "reach": reach_part(),
         "noise": noise_part(),
         "cost": cost_part(),

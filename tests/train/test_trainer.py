@@ -316,8 +316,12 @@ def test_the_base_stays_bit_identical_and_only_the_lora_trains(tmp_path: Path, t
     assert changed == {n for n in before if "lora_" in n}
 
 
-def test_dpo_is_a_special_case_against_trl(tmp_path: Path, tokenizer) -> None:
-    """γ = 1, α₀ = α̃ = β, χ² = 0, on one batch: the loss and the LoRA's gradients of `trl.DPOTrainer`."""
+@pytest.mark.parametrize(("value_state", "max_length"), [("next", None), ("same", None), ("same", 9)])
+def test_dpo_is_a_special_case_against_trl(tmp_path: Path, tokenizer, value_state: str, max_length: int | None) -> None:
+    """γ = 1, α₀ = α̃ = β, χ² = 0, on one batch: the loss and the LoRA's gradients of `trl.DPOTrainer`.
+
+    With the value of the same state also where responses are cut.
+    """
     from trl import DPOConfig, DPOTrainer
 
     beta, data = 0.1, pairs(6, seed=1)
@@ -333,15 +337,18 @@ def test_dpo_is_a_special_case_against_trl(tmp_path: Path, tokenizer) -> None:
     )
     lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
     args = arguments(
-        tmp_path / "ours", alpha_0=beta, alpha_tilde=beta, chi2_coef=0.0, sft_coef=0.0, parametrization="residual"
-    )
+        tmp_path / "ours", alpha_0=beta, alpha_tilde=beta, chi2_coef=0.0, sft_coef=0.0, parametrization="residual",
+        value_state=value_state, max_length=max_length,
+    )  # fmt: skip
     ours = QAdapterTrainer(make_base(), args, train_dataset=standard, processing_class=tokenizer, peft_config=lora)
     randomize_adapter(ours.model)
+    cut = [*ours.train_dataset["chosen_terminated"], *ours.train_dataset["rejected_terminated"]]
+    assert (False in cut) is (max_length is not None)
     loss = ours.compute_loss(ours.model.eval(), ours.data_collator(list(ours.train_dataset)))
     loss.backward()
 
     config = DPOConfig(
-        output_dir=str(tmp_path / "trl"), beta=beta, use_cpu=True, bf16=False, max_length=None, report_to="none",
+        output_dir=str(tmp_path / "trl"), beta=beta, use_cpu=True, bf16=False, max_length=max_length, report_to="none",
         per_device_train_batch_size=6, gradient_checkpointing=False,
     )  # fmt: skip
     theirs = DPOTrainer(make_base(), args=config, train_dataset=standard, processing_class=tokenizer, peft_config=lora)
