@@ -30,6 +30,8 @@ from typing import Any
 
 import yaml
 
+from qadapter.evaluate.retention import load_neutral_prompts
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "study" / "results"
 SETS = ["politeness", "academy", "harmless", "business", "ultrafeedback"]
@@ -107,7 +109,8 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     "cost": {
         "methods": {
-            "default": ours(),
+            # As many for each pair as 128 are for the 256 of the other parts.
+            "default": ours(anchors=16),
             "paper": ours(preset="paper"),
             "DPO": {"method": "dpo"},
             "SFT": {"method": "sft"},
@@ -118,6 +121,7 @@ PARTS: dict[str, dict[str, Any]] = {
         },
         "train_pairs": 32,
         "eval_file": "few.jsonl",
+        "neutral_file": "few_neutral.jsonl",
         "strengths": [0.5, 1],
         "benchmark_strengths": [0.5, 1],
         "max_prompts": 2,
@@ -152,6 +156,8 @@ def compare(folder: Path, part: str) -> None:
     config["methods"] = {label: with_best_rate(method, folder.name) for label, method in config["methods"].items()}
     pairs = (folder / "heldout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "few.jsonl").write_text("".join(pairs[:8]), encoding="utf-8")
+    neutral = [json.dumps(prompt) + "\n" for prompt in load_neutral_prompts()[:8]]
+    (folder / "few_neutral.jsonl").write_text("".join(neutral), encoding="utf-8")
     path = folder / f"{part}.yaml"
     path.write_text(yaml.safe_dump(config | {"output_dir": "runs"}, sort_keys=False), encoding="utf-8")
     run("-m", "qadapter", "compare", "--config", path.name, cwd=folder)
