@@ -28,7 +28,7 @@ def frontier_png(results: dict[str, Any], path: Path) -> None:
 
 def _draw(results: dict[str, Any]) -> Any:
     figure, (axis,) = subplots(1, _SIZE, "baselines")
-    for line, color, style in zip(results["lines"], *_styles(results["lines"]), strict=True):
+    for line, color, style in zip(results["lines"], *_styles(results["lines"], results["reference"]), strict=True):
         points = sorted(line["points"], key=lambda point: point["strength"])
         x, y = ([point[name]["value"] for point in points] for name in ("x", "y"))
         axis.plot(x, y, color=color, linestyle=style, linewidth=1.8, label=line["label"], zorder=2)
@@ -54,11 +54,14 @@ def _draw(results: dict[str, Any]) -> Any:
     return figure
 
 
-def _styles(lines: Sequence[dict[str, Any]]) -> tuple[list[str], list[str]]:
-    """A colour for every line and a dash for every further line of Q-Adapter."""
+def _styles(lines: Sequence[dict[str, Any]], reference: str) -> tuple[list[str], list[str]]:
+    """A colour for every line and a dash for every further line of Q-Adapter.
+
+    The line that the others are compared with is none of these, also where our trainer made it.
+    """
     colors, styles, others, own = [], [], 0, 0
     for line in lines:
-        if line["method"] == "qadapter":
+        if line["method"] == "qadapter" and line["label"] != reference:
             colors.append(TRAINED)
             styles.append(("-", "--", ":", "-.")[own % 4])
             own += 1
