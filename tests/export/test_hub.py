@@ -13,7 +13,7 @@ import pytest
 from qadapter import QAdapterForCausalLM, load_tokenizer
 from qadapter.cli.main import main
 from qadapter.export import hub
-from qadapter.model.artifact import adapter_file_sha256
+from qadapter.model.artifact_folder import adapter_file_sha256
 
 MakeArtifact = Callable[..., Path]
 PUSHED = [

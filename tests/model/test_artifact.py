@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from qadapter import QAdapterForCausalLM, load_tokenizer
 from qadapter.errors import ArtifactError, ConfigError
 from qadapter.model import QConstants
-from qadapter.model.artifact import LATER_CONSTANTS
+from qadapter.model.artifact_folder import LATER_CONSTANTS
 from qadapter.model.fingerprint import base_fingerprint
 
 IDS = torch.arange(3, 19).reshape(2, 8)

@@ -69,7 +69,7 @@ def _evaluate(
     from ..evaluate.judges import make_judges
     from ..evaluate.plots import subplots
     from ..model import load_tokenizer
-    from ..model.artifact import adapter_file_sha256, local_folder, read_config
+    from ..model.artifact_folder import adapter_file_sha256, local_folder, read_config
     from .decoding import load
     from .eval_table import failures, table
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from ..errors import ConfigError
-from ..model.artifact import ADAPTER_FOLDER, CONFIG_FILE
+from ..model.artifact_folder import ADAPTER_FOLDER, CONFIG_FILE
 from ..train import RUN_CONFIG_FILE
 
 logger = logging.getLogger(__name__)

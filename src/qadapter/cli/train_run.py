@@ -16,7 +16,7 @@ from transformers import set_seed
 from ..data import Anchor, load_preference_dataset, read_anchors, write_anchors
 from ..errors import BatchTooLargeError, ConfigError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
-from ..model.artifact import LATER_CONSTANTS
+from ..model.artifact_folder import LATER_CONSTANTS
 from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments
 from . import run_folder
 from .config import Values, build, parse_flags, read_yaml

@@ -17,7 +17,7 @@ from ..errors import QAdapterError
 from ..evaluate import measure_benchmarks, measure_policy
 from ..evaluate.judges import SAME_TEXT
 from ..model import QAdapterForCausalLM, load_base_tokenizer
-from ..model.artifact import CONFIG_FILE
+from ..model.artifact_folder import CONFIG_FILE
 from ..train.memory import release_memory
 from .axes import forgetting, gained
 from .decode_time import decode_time

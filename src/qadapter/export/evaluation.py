@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..evaluate.figures import figure_rows
-from ..model.artifact import adapter_file_sha256
+from ..model.artifact_folder import adapter_file_sha256
 from .source import Source
 
 DEFAULT_FILE = "eval.json"

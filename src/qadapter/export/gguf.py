@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigError, QAdapterError
 from ..model import QAdapterForCausalLM
-from ..model.artifact import adapter_folder
+from ..model.artifact_folder import adapter_folder
 from .arguments import GgufArguments
 from .card import write_card
 from .merged import write_model

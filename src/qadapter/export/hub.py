@@ -17,7 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from ..errors import ConfigError, QAdapterError
 from ..model import load_tokenizer
-from ..model.artifact import ADAPTER_FOLDER, CONFIG_FILE, adapter_folder
+from ..model.artifact_folder import ADAPTER_FOLDER, CONFIG_FILE, adapter_folder
 from ..model.model_card import is_hub_id, model_card
 from .arguments import HubArguments
 from .evaluation import evaluation_section

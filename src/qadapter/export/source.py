@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from ..model import QAdapterForCausalLM, QConstants
-from ..model.artifact import local_folder, read_config, read_constants
+from ..model.artifact_folder import local_folder, read_config, read_constants
 
 Loaded = tuple[QAdapterForCausalLM, PreTrainedTokenizerBase]
 

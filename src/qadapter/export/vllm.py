@@ -19,7 +19,7 @@ from safetensors import safe_open
 
 from ..errors import UnsupportedModelError
 from ..model import QAdapterForCausalLM
-from ..model.artifact import ADAPTER_FOLDER
+from ..model.artifact_folder import ADAPTER_FOLDER
 from ..model.loading import base_folder
 from ..vllm.servable import OTHER_WAYS, check_base, check_factors, check_lora
 from ..vllm.served_policy import SECTION, ServedPolicy

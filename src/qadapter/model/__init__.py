@@ -14,12 +14,13 @@ modeling          QAdapterForCausalLM: the mixed policy as a causal LM, in forwa
 plain_decoding    generate() without what a base's generation config recommends
 fingerprint       which base and which tokenizer an adapter belongs to
 artifact          saving and loading the folder
+artifact_folder   what it says of itself, and whether a base and a tokenizer fit to it
 quantization      a base in 8 or 4 bits
 default_dtype     the dtype of the weights where none is named
 loading           base models by name, and the default model without a model hub
 """
 
-from .artifact import load_tokenizer
+from .artifact_folder import load_tokenizer
 from .constants import QConstants
 from .default_dtype import decoding_device, machine_dtype, training_device
 from .loading import DEFAULT_MODEL, load_base, load_base_tokenizer

@@ -13,7 +13,8 @@ from transformers import PreTrainedTokenizerBase
 from ..core import Mixture
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM, QConstants, load_tokenizer
-from ..model.artifact import add_artifact, check_tokenizer, local_folder, read_config
+from ..model.artifact import add_artifact
+from ..model.artifact_folder import check_tokenizer, local_folder, read_config
 from ..model.dial import rows_needed
 from .engine import Policy
 

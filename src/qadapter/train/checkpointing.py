@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import ArtifactError, ConfigError
 from ..model import QAdapterForCausalLM
-from ..model.artifact import ADAPTER_FOLDER, check_same_base, read_config, read_constants
+from ..model.artifact_folder import ADAPTER_FOLDER, check_same_base, read_config, read_constants
 from .dataset import digest_of_tokens
 from .fitting import FittingTrainer
 from .sharding import load_adapter, load_optimizer, whole_adapter, whole_optimizer

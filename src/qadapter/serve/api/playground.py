@@ -12,7 +12,7 @@ from fastapi import Request as HttpRequest
 
 from ...core import ResidualQ
 from ...errors import ArtifactError
-from ...model.artifact import read_config
+from ...model.artifact_folder import read_config
 from ...train.callbacks import METRICS_FILE, metrics_lines
 from ..engine import FinishReason, RefusedError
 from ..engine.token_view import TokenView, Viewing

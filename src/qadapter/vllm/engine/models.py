@@ -26,7 +26,7 @@ from vllm.sequence import IntermediateTensors
 
 from ...core import Mixture, mix_hidden_states
 from ...errors import ArtifactError
-from ...model.artifact import ADAPTER_FOLDER
+from ...model.artifact_folder import ADAPTER_FOLDER
 from ..packing import MERGED, factors_by_layer
 from ..row_mixtures import ENGINES
 from ..served_policy import SECTION, ServedPolicy, served_policy
