@@ -254,6 +254,31 @@ def test_resume_refuses_what_would_change_the_result(trained: Path, flags: list[
     assert named in str(caught.value)
 
 
+def test_resume_after_the_data_changed_is_refused_and_the_held_out_pairs_stay(
+    tiny_base: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, out = tmp_path / "pairs.jsonl", tmp_path / "run"
+    lines = pairs_file.read_text().splitlines(keepends=True)
+    pairs.write_text("".join(lines[:-4]))
+    flags = [
+        "--model",
+        str(tiny_base),
+        "--train-file",
+        str(pairs),
+        "--use-cpu",
+        "--max-length",
+        "64",
+        "--max-steps",
+        "1",
+    ]
+    flags += ["--anchors", "0", "--eval-split", "0.3", "--save-steps", "1", "--output-dir", str(out)]
+    assert main(["train", *flags]) == 0
+    before = (out / "heldout.jsonl").read_bytes()
+    pairs.write_text("".join(lines))
+    assert "was trained on other rows" in refused(["train", "--output-dir", str(out), "--resume"], capsys)
+    assert (out / "heldout.jsonl").read_bytes() == before
+
+
 def test_resume_takes_what_changes_nothing(trained: Path) -> None:
     flags = ["--logging-steps", "1", "--save-steps", "1", "--seed", "3", "--base-cache-dir", "elsewhere"]
     flags += ["--per-device-train-batch-size", "2"]

@@ -35,7 +35,10 @@ def files(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeniz
     ]
     (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     (folder / "neutral.jsonl").write_text('{"prompt": "wa wb"}\n{"prompt": "wc", "kind": "document"}\n')
-    (folder / "tiny_checker.py").write_text("def odd(text):\n    return len(text) % 2 == 1\n")
+    (folder / "tiny_checker.py").write_text(
+        "def odd(text):\n    return len(text) % 2 == 1\n\n"
+        "def picky(text):\n    if sum(map(ord, text)) % 3 == 0:\n        raise ValueError('no')\n    return odd(text)\n"
+    )
     return folder
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -212,6 +214,45 @@ def test_a_judge_that_failed_on_the_hard_prompts_chooses_no_candidate(values: Va
     candidates = [running.CandidateResult({}, [], [record(1, items)]) for items in ([1.0, 0.5, 0.5], [1.0, None, None])]
     assert running.best_candidate(candidates, base, plan) == 0
     assert results._point(plan, base, candidates[1].records[0]).y == pytest.approx(1 / 3)
+
+
+def test_behaviour_is_paired_where_a_judge_failed_on_some_answers(values: Values, pretended: list[TrainingJob]) -> None:
+    results, _ = compare(values(checker=["tiny_checker:picky"], frontier_y="checker:tiny_checker:picky", max_prompts=8))
+    points = [point for line in results["lines"] for point in line["points"]]
+    assert any(point["figures"]["judges_failed.checker:tiny_checker:picky"] for point in points)
+    for line in results["lines"]:
+        base, *others = line["points"]
+        for point in others:
+            y = point["y"]
+            assert y["value"] == pytest.approx(base["y"]["value"] + point["gain"]["value"])
+            assert y["low"] <= y["value"] <= y["high"]
+
+
+def test_a_measured_model_is_gone_when_the_next_one_is_trained(
+    values: Values, pretended: list[TrainingJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process of the training needs the room; the LoRA layers are in cycles, which nothing else collects."""
+    train, loaded, seen = running.run_in_process, [], []
+
+    def load(*args: Any, **kwargs: Any) -> QAdapterForCausalLM:
+        model = from_pretrained(*args, **kwargs)
+        loaded.append(weakref.ref(model.base))
+        return model
+
+    def run(*args: Any) -> Any:
+        seen.append([base() for base in loaded])
+        return train(*args)
+
+    from_pretrained = QAdapterForCausalLM.from_pretrained
+    monkeypatch.setattr(running.QAdapterForCausalLM, "from_pretrained", load)
+    monkeypatch.setattr(running, "run_in_process", run)
+    gc.disable()
+    try:
+        compare(values())
+    finally:
+        gc.enable()
+    assert [len(bases) for bases in seen] == [0, 1, 2]
+    assert not any(base for bases in seen for base in bases)
 
 
 def test_a_judge_that_was_given_up_is_no_finished_job(values: Values, monkeypatch: pytest.MonkeyPatch) -> None:

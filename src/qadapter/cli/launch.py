@@ -30,7 +30,7 @@ _LOST_TEXTS = ("closed by peer", "Connection reset", "Connection refused", "remo
 
 def in_launched_process() -> bool:
     """Whether this process was started by a launcher: ours, `accelerate launch` or torchrun."""
-    return "LOCAL_RANK" in os.environ or _LAUNCHED in os.environ
+    return "LOCAL_RANK" in os.environ
 
 
 def launch(
