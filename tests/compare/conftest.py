@@ -37,7 +37,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, tokenizer: PreTrainedTokeniz
     (folder / "neutral.jsonl").write_text('{"prompt": "wa wb"}\n{"prompt": "wc", "kind": "document"}\n')
     (folder / "tiny_checker.py").write_text(
         "def odd(text):\n    return len(text) % 2 == 1\n\n"
-        "def picky(text):\n    if sum(map(ord, text)) % 3 == 0:\n        raise ValueError('no')\n    return sum(map(ord, text)) % 7 / 6\n"
+        "def picky(text):\n    number = sum(map(ord, text))\n"
+        "    if number % 3 == 0:\n        raise ValueError('no')\n    return number % 7 / 6\n"
     )
     return folder
 
