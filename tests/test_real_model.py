@@ -15,7 +15,8 @@ from qadapter.data import encode_prompt
 from qadapter.demo.run import shipped_pairs
 from qadapter.generate import answer_prompts, stop_ids
 from qadapter.model import DEFAULT_MODEL, QConstants, load_base, load_base_tokenizer, machine_dtype
-from qadapter.model.loading import default_model_folder
+from qadapter.model.fingerprint import base_fingerprint
+from qadapter.model.loading import PACKAGE_COPY_SHA256, default_model_folder
 from qadapter.serve.engine import Engine, EngineLimits, Policy, Request, Sampling
 
 pytestmark = [
@@ -43,6 +44,8 @@ def tokenizer():
 
 def test_the_base_answers_and_strength_0_is_its_own_generate(tokenizer) -> None:
     base = load_base(DEFAULT_MODEL, dtype="float32")
+    if default_model_folder().is_dir():
+        assert base_fingerprint(base).weights_sha256 == PACKAGE_COPY_SHA256
     inputs = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     expected = base.generate(**inputs, max_new_tokens=24, do_sample=False)
     assert "Paris" in tokenizer.decode(expected[0])

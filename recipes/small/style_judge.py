@@ -25,12 +25,12 @@ from qadapter.evaluate import repeats_itself
 CHARACTERS = 300
 
 
-def score(_prompt: object, text: str, _finished: bool) -> float:
+def score(_prompt: object, text: str, finished: bool) -> float:
     """σ of the answer's strength, centred: 0.5 is a response like those of the pairs it was fitted on.
 
     An answer that ends in a loop gets 0: a small model that repeats "I'm sorry" for ever has all the right words.
     """
-    return 0.0 if repeats_itself(text) else fitted(Path("judge_pairs.jsonl"))(text)
+    return 0.0 if repeats_itself(text, finished=finished) else fitted(Path("judge_pairs.jsonl"))(text)
 
 
 @cache

@@ -69,7 +69,7 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random Llama of two layers and its tokenizer; 96 positions."""
+    """A folder with a random Llama of two layers and its tokenizer; 512 positions."""
     folder = tmp_path_factory.mktemp("tiny-base")
     tokenizer = make_tokenizer()
     torch.manual_seed(0)
@@ -81,7 +81,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
-            max_position_embeddings=96,
+            max_position_embeddings=512,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             tie_word_embeddings=False,

@@ -48,13 +48,24 @@ def test_strength_and_base(chat: Talk) -> None:
     assert out.splitlines() == [
         "strength 1",
         "strength 0.5",
-        "base model (strength 0); /base goes back",
-        "strength 0",
+        "base model; /base goes back",
+        "base model; /base goes back",
         "strength 0.5",
         "/strength must not be negative, got -1",
         "/strength must be a number, got 'much'",
     ]
     assert chat("/base", "Is the cat?").partition("goes back\n")[2] == chat("Is the cat?", flags=("--strength", "0"))
+
+
+def test_base_is_the_base_at_its_own_temperature(chat: Talk) -> None:
+    """Strength 0 is π₀^(α₀/α̃): with the paper's α₀ of 0.01, noise."""
+    sampled, alpha_0 = ("--temperature", "1", "--seed", "3"), ("--alpha-0", "0.01")
+    assert chat("/base", "Is the cat?", flags=sampled) == chat("/base", "Is the cat?", flags=(*sampled, *alpha_0))
+    noise = chat("/strength 0", "Is the cat?", flags=(*sampled, *alpha_0))
+    assert noise != chat("/strength 0", "Is the cat?", flags=sampled)
+    compared = chat("Is the cat?", "/compare", flags=("--alpha-0", "0"))
+    answer = compared.partition("== base ==\n")[2].partition("== strength 0.5 ==")[0]
+    assert answer == chat("Is the cat?", flags=("--strength", "0"))
 
 
 def test_compare_answers_the_last_message_at_three_strengths(chat: Talk) -> None:
@@ -77,8 +88,8 @@ def test_wrong_input_explains_itself(chat: Talk) -> None:
 
 
 def test_a_long_history_is_shortened_with_a_message(chat: Talk) -> None:
-    out = chat(*["Is the cat like the owl?"] * 6)
-    assert "(the model has 96 positions: it no longer sees the oldest 2 messages)" in out
-    too_long = chat("cat " * 100)
+    out = chat(*["Is the cat like the owl? " * 12] * 6)
+    assert "(the model has 512 positions: it no longer sees the oldest 2 messages)" in out
+    too_long = chat("cat " * 600)
     assert "not sent" in too_long
-    assert "96 positions" in too_long
+    assert "512 positions" in too_long

@@ -80,7 +80,8 @@ def test_a_cut_answer_is_said_on_standard_error(trained: Path, capsys: pytest.Ca
         (["DIR", " "], "a prompt is empty"),
         (["DIR", "-", "-"], "standard input can be read once"),
         (["DIR"], "give prompts as words, or --prompts FILE with --out FILE"),
-        (["DIR", "Hi", "--strength", "0", "--alpha-0", "0"], "leaves no policy"),
+        (["DIR", "Hi", "--strength", "0", "--alpha-0", "0", *SHORT], "leaves no policy"),
+        (["DIR", "Hi", "Hi " * 180, *SHORT], "prompt 2 of 2 has 549 tokens; with an answer of up to 8 that is more"),
         (["DIR", "Hi", "--max-new-tokens", "0"], "at least 1"),
     ],
 )

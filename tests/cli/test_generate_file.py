@@ -95,6 +95,10 @@ def test_a_further_strength_is_added(trained: Path, prompts: Path, tmp_path: Pat
     [
         ('{"index": 0}\n', "line 1: not an answer of this command"),
         ("nonsense\n", "line 1: not an answer of this command"),
+        # Without an end of line, as json.dump leaves a file.
+        ('{"my": "notes"}', "ends in a line that is no answer of this command"),
+        ('{"my": "notes"}\n{"of": "today"}', "ends in a line that is no answer of this command"),
+        ('{"index": 0}\n{"ind', "line 1: not an answer of this command"),
     ],
 )
 def test_a_file_of_something_else_is_refused(
@@ -145,6 +149,11 @@ def test_errors(
         ({"prompt": " "}, "no prompt"),
         ({"prompt": [{"role": "king", "content": "x"}]}, "role 'king' is unknown"),
         ({"prompt": "\ud800"}, "lone surrogate"),
+        (
+            {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]},
+            "messages ends with 'assistant', must end with 'user'",
+        ),
+        ({"prompt": "Hi " * 180}, "prompt 2 of 2 has 549 tokens"),
     ],
 )
 def test_a_row_without_a_prompt_is_named(

@@ -83,7 +83,7 @@ def test_the_kernel_cache_is_bounded_unless_the_user_has_said_otherwise(monkeypa
         (["DIR", "--host", "192.0.2.1", "--api-key-file", "KEY"], "cannot listen on 192.0.2.1"),
         (["DIR", "--api-key-file", "missing"], "cannot be read"),
         (["DIR", "--api-key-file", "EMPTY"], "must hold a key"),
-        (["DIR", "--max-context", "97"], "more than the model's 96 positions"),
+        (["DIR", "--max-context", "513"], "more than the model's 512 positions"),
         (["DIR", "--max-batch", "0"], "at least 1"),
         (["DIR", "--port", "99999"], "cannot listen"),
     ],

@@ -174,6 +174,52 @@ def test_overwriting_takes_no_file_that_the_new_run_reads(run_copy: Path) -> Non
     assert not held_out.exists()
 
 
+def test_files_that_no_run_wrote_are_not_replaced(
+    run_copy: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "heldout.jsonl").write_text("my own\n")
+    new = ["train", "--train-file", str(pairs_file), "--output-dir", str(folder), "--eval-split", "0.1"]
+    assert "heldout.jsonl was not written by a run" in refused(new, capsys)
+    assert "heldout.jsonl was not written by a run" in refused([*new, "--overwrite"], capsys)
+    assert (folder / "heldout.jsonl").read_text() == "my own\n"
+    (folder / "heldout.jsonl").unlink()
+    config = folder / "config.yaml"
+    config.write_text(f"# mine\ntrain_file: {pairs_file}\n")
+    said = refused(["train", "--config", str(config), "--output-dir", str(folder)], capsys)
+    assert "config.yaml was not written by a run" in said
+    assert config.read_text().startswith("# mine")
+
+    held_out = run_copy / "heldout.jsonl"
+    before = held_out.read_text()
+    again = ["train", "--config", str(run_copy / "config.yaml"), "--output-dir", str(run_copy), "--overwrite"]
+    said = refused([*again, "--train-file", str(held_out), "--eval-split", "0.2"], capsys)
+    assert "heldout.jsonl would be replaced by the held-out pairs of this run, which reads it" in said
+    assert held_out.read_text() == before
+    # What a run wrote before it was stopped is no obstacle to starting it again.
+    run_folder.refuse_files_of_others(run_copy, (str(pairs_file), None), splits=True)
+
+
+def test_held_out_pairs_that_are_skipped_are_neither_written_nor_counted(
+    tiny_base: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs = [json.loads(line) for line in pairs_file.read_text().splitlines()]
+    for row in pairs[::2]:
+        row["prompt"][-1]["content"] *= 12
+    data, out = tmp_path / "pairs.jsonl", tmp_path / "run"
+    data.write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    flags = ["--model", str(tiny_base), "--train-file", str(data), "--eval-split", "8", "--on-bad-row", "skip"]
+    flags += ["--max-length", "40", "--output-dir", str(out), "--max-steps", "1", "--use-cpu", "--anchors", "0"]
+    assert main(["train", *flags, "--dtype", "float32"]) == 0
+    held_out = (out / "heldout.jsonl").read_text().splitlines()
+    assert 0 < len(held_out) < 8
+    said = capsys.readouterr().out
+    assert f"on {len(held_out)} pairs" in said
+    assert f"--preference-file {out / 'heldout.jsonl'} --max-length 40" in said
+    assert main(["eval", str(out), "--preference-file", str(out / "heldout.jsonl"), "--max-length", "40"]) == 0
+
+
 def test_held_out_pairs_on_the_hub_are_those_of_its_split_test(
     tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,19 @@ def test_other_weights_in_the_same_folder_are_another_base(
     assert (len(pretended), measured) == (1, [0, 1, 0.5])
 
 
+def test_other_weights_of_a_reward_model_train_again(
+    values: Values, pretended: list[TrainingJob], tmp_path: Path
+) -> None:
+    rewards = tmp_path / "rewards"
+    rewards.mkdir()
+    (rewards / "config.json").write_text('{"model_type": "llama"}')
+    config = values(methods={"RLOO": {"method": "rloo", "reward_model": str(rewards)}})
+    for content, trained in ((b"old", 1), (b"old", 1), (b"new", 2)):
+        (rewards / "model.safetensors").write_bytes(content)
+        compare(config)
+        assert len(pretended) == trained
+
+
 def test_a_killed_run_goes_on(values: Values, pretended: list[TrainingJob], monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[float] = []
 
@@ -382,6 +395,21 @@ def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Pat
         ({"benchmark_strengths": [0.7]}, ConfigError, "benchmark_strengths: 0.7 is not one of strengths"),
         ({"output_dir": ""}, ConfigError, "output_dir is required"),
         ({"reference": "dpo"}, ConfigError, r"did you mean 'DPO'\?"),
+        (
+            {"lr_scheduler_type": "cosin"},
+            ConfigError,
+            r"'cosin' is unknown \(did you mean 'cosine'\?",
+        ),
+        (
+            {"methods": {"paper": {"method": "qadapter", "preset": "paper", "anchors": 4}}},
+            ConfigError,
+            "4 anchors with anchor_coef 0.0",
+        ),
+        (
+            {"methods": {"RLOO": {"method": "rloo", "reward_model": "no/such/folder"}}},
+            ConfigError,
+            "the reward model 'no/such/folder' cannot be loaded",
+        ),
     ],
     ids=str,
 )

@@ -69,6 +69,16 @@ def test_a_padding_token_that_also_ends_texts(tokenizer) -> None:
     assert alone[0].score != pytest.approx(by_hand(net, tokenizer, PROMPTS[0], ANSWERS[0].text), abs=1e-3)
 
 
+def test_it_is_on_its_device_while_it_judges_alone(tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, events = reward_net(), []
+    monkeypatch.setattr(net, "to", lambda device: events.append(str(device)))
+    judge = RewardModel(net, tokenizer, "tiny", device="cuda")
+    assert events == []
+    monkeypatch.setattr(judge, "_rewards", lambda rows: events.append("rewards") or [0.0] * len(rows))
+    judge.judge(PROMPTS[:1], ANSWERS[:1])
+    assert events == ["cuda", "rewards", "cpu"]
+
+
 def test_what_is_too_long_is_not_cut(tokenizer) -> None:
     net = reward_net("gpt2")  # reads 128 tokens
     long = Answer(" ".join(["va"] * 200), [], True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -174,12 +175,32 @@ def test_prompts_come_in_several_forms(tmp_path: Path, tokenizer) -> None:
         )
 
 
+def test_a_prompt_that_was_trained_as_text_is_continued_as_text(tmp_path: Path, tokenizer) -> None:
+    rows = [{"prompt": "wa wb", "chosen": " va", "rejected": " vb"}]
+    args = EvaluationArguments(preference_file=write(tmp_path / "p.jsonl", rows), max_new_tokens=4)
+    model, plain = make_model(constants=RESIDUAL), copy.deepcopy(tokenizer)
+    plain.chat_template = None
+    for reads in (tokenizer, plain):  # with a chat template and without
+        base = measure_policy(model, reads, args, [LengthJudge(False)], strength=0.0)
+        (expected,) = answer_prompts(model, reads, ["wa wb"], max_new_tokens=4, strength=0.0, alpha_0=0.3)
+        (item,) = base["answers"]["items"]
+        assert (item["prompt"], item["answer"]) == ("wa wb", expected.text)
+        assert base["judges"]["checker:length"]["judged"] == 1
+
+
+def test_a_prompt_of_a_file_is_a_message_to_a_chat_model_alone(tmp_path: Path, tokenizer) -> None:
+    args = EvaluationArguments(prompts_file=write(tmp_path / "p.jsonl", [{"prompt": "wa"}]))
+    assert read_inputs(args, tokenizer).prompts == [messages("user", "wa")]
+    plain = copy.deepcopy(tokenizer)
+    plain.chat_template = None
+    assert read_inputs(args, plain).prompts == ["wa"]
+
+
 def test_a_pair_that_is_skipped_is_no_source_of_prompts(tmp_path: Path, tokenizer) -> None:
     rows = [{"prompt": prompt, "chosen": "va", "rejected": "vb"} for prompt in ("wa " * 40, "wb")]
     path = write(tmp_path / "p.jsonl", rows)
     inputs = read_inputs(EvaluationArguments(preference_file=path, max_length=32, on_bad_row="skip"), tokenizer)
-    assert [prompt[0]["content"] for prompt in inputs.prompts] == ["wb"]
-    assert inputs.pairs["prompt"] == ["wb"]
+    assert inputs.prompts == inputs.pairs["prompt"] == ["wb"]
     with pytest.raises(DataError, match=r"p.jsonl:1: .*no room"):
         read_inputs(EvaluationArguments(preference_file=path, max_length=32), tokenizer)
 

@@ -19,6 +19,12 @@ def test_a_phrase_at_the_end_three_times_is_a_loop(text: str) -> None:
     assert repeats_itself(text)
 
 
+@pytest.mark.parametrize("text", ["I am so sorry. I am so sorry. I am so sorry. I am so sor", "No, no, no, no"])
+def test_of_a_cut_text_the_last_word_may_be_half_of_one(text: str) -> None:
+    assert repeats_itself(text, finished=False)
+    assert not repeats_itself(f"{text}, ever more", finished=False)
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -7,7 +7,8 @@ import math
 import oracles
 import pytest
 import torch
-from conftest import FAMILIES, PAPER, RESIDUAL, VOCABULARY, make_model, two_logits
+import transformers
+from conftest import FAMILIES, HEADS, IDS, PAPER, RESIDUAL, SMALL, VOCABULARY, make_model, model_from_config, two_logits
 from datasets import Dataset
 
 from qadapter.errors import DataError
@@ -53,6 +54,18 @@ def test_scores_against_one_forward_per_text(family: str, strength: float) -> No
         scores = score_tokens(model, texts(), strength=strength, batch_size=batch_size)
         for text, score in zip(texts(), scores, strict=True):
             expected = naive_logp(model, text.ids, strength)[-text.scored :]
+            torch.testing.assert_close(score.logp.double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_texts_share_no_row_where_one_is_longer_than_the_attention_window() -> None:
+    """That one is read without the mask which keeps the texts of a row apart, and its batch with it."""
+    model = model_from_config(transformers.MistralConfig(**SMALL, **HEADS, **IDS, sliding_window=12))
+    context = [5, 6, 7]
+    within = [ScoredText([*context, *tail], len(tail)) for tail in ([9, 10, 11], [20, 21, 22], [30, 31])]
+    for others in ([], [ScoredText(list(range(3, 20)), 4)]):
+        scores = score_tokens(model, [*within, *others], strength=0.5)
+        for text, score in zip([*within, *others], scores, strict=True):
+            expected = naive_logp(model, text.ids, 0.5)[-text.scored :]
             torch.testing.assert_close(score.logp.double(), expected, rtol=1e-4, atol=1e-4)
 
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from qadapter import QAdapterForCausalLM, load_tokenizer
 from qadapter.cli.main import main
 from qadapter.export import hub
 from qadapter.model.artifact_folder import adapter_file_sha256
+from qadapter.model.loading import PACKAGE_COPY_SHA256
 
 MakeArtifact = Callable[..., Path]
 PUSHED = [
@@ -27,6 +29,7 @@ class FakeHub:
 
     def __init__(self) -> None:
         self.repositories: dict[str, set[str]] = {}
+        self.public: set[str] = set()
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.token: str | None = None
         self.card = ""
@@ -39,6 +42,9 @@ class FakeHub:
 
     def repo_exists(self, repository: str) -> bool:
         return repository in self.repositories
+
+    def repo_info(self, repository: str) -> SimpleNamespace:
+        return SimpleNamespace(private=repository not in self.public)
 
     def list_repo_files(self, repository: str) -> list[str]:
         return sorted(self.repositories[repository])
@@ -112,6 +118,29 @@ def test_the_artifact_and_nothing_else_is_pushed(fake_hub: FakeHub, run_folder: 
     assert (created, uploaded) == ("create_repo", "upload_folder")
     assert create["private"] is True
     assert upload["delete_patterns"] is None
+
+
+def test_a_public_repository_is_filled_only_where_that_is_asked_for(
+    fake_hub: FakeHub, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fake_hub.repositories["me/mine"], fake_hub.public = {".gitattributes"}, {"me/mine"}
+    assert push(run_folder) == 2
+    assert "me/mine exists and is public" in capsys.readouterr().err
+    assert fake_hub.calls == []
+    assert push(run_folder, "--public") == 0
+    assert sorted(fake_hub.repositories["me/mine"] - {".gitattributes"}) == PUSHED
+
+
+def test_the_copy_of_the_base_from_the_package_index_is_not_the_hubs(
+    fake_hub: FakeHub, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = run_folder / "qadapter_config.json"
+    config = json.loads(file.read_text())
+    config["base"]["weights_sha256"] = PACKAGE_COPY_SHA256
+    file.write_text(json.dumps(config))
+    assert push(run_folder) == 0
+    assert "rounded to 4 bits" in fake_hub.card
+    assert "rounded to 4 bits" in capsys.readouterr().err
 
 
 def test_the_card_says_data_constants_figures_and_how_to_load(fake_hub: FakeHub, run_folder: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import transformers
 from conftest import FAMILIES, PAPER, RESIDUAL
 from exported import DORA, IDS, dense_kl, export, record_of, reloaded
 from peft import LoraConfig
+from safetensors.torch import load_file
 
 from qadapter import QAdapterForCausalLM, QConstants, load_tokenizer
 from qadapter.cli.main import main
@@ -142,6 +145,33 @@ def test_the_weights_are_cut_into_shards(make_artifact: MakeArtifact, tmp_path: 
     with torch.no_grad():
         expected = QAdapterForCausalLM.from_pretrained(adapter)(IDS).logits
         torch.testing.assert_close(reloaded("merged", folder, adapter)(IDS).logits, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", ["5", "5G", "many", ""])
+def test_a_size_without_unit_is_refused_before_anything_is_loaded(
+    size: str, make_artifact: MakeArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--to", "merged", "--output", str(tmp_path / "out"), "--max-shard-size", size, "--base", "no-such-base"]
+    assert main(["export", str(make_artifact()), *flags]) == 2
+    assert "--max-shard-size must be a number with KB, MB, GB or TB" in capsys.readouterr().err
+
+
+def test_the_card_of_an_adapter_of_a_quantized_base_does_not_call_it_exact(
+    make_artifact: MakeArtifact, tmp_path: Path
+) -> None:
+    adapter = Path(shutil.copytree(make_artifact(), tmp_path / "adapter"))
+    config = json.loads((adapter / "qadapter_config.json").read_text())
+    config["base"]["load_in"] = "4bit"
+    (adapter / "qadapter_config.json").write_text(json.dumps(config))
+    folder = export(adapter, "peft", tmp_path / "out")
+    assert "It was trained on the base in 4bit; on the base in full precision" in (folder / "README.md").read_text()
+    assert json.loads((folder / "qadapter_export.json").read_text())["exact"] is False
+
+
+def test_the_factors_alone_are_written_of_an_adapted_embedding(make_artifact: MakeArtifact, tmp_path: Path) -> None:
+    lora = LoraConfig(r=2, lora_alpha=2, target_modules=["embed_tokens", "q_proj"])
+    folder = export(make_artifact("llama", RESIDUAL, lora), "peft", tmp_path / "out")
+    assert all(".lora_" in name for name in load_file(folder / "adapter_model.safetensors"))
 
 
 @pytest.mark.parametrize("target", ["peft", "merged"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -90,6 +91,28 @@ def test_what_would_be_served_wrongly_is_refused_and_nothing_is_left(
     assert export(adapter, tmp_path / "out") == 2
     assert word in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda adapter: (adapter / "adapter_model.safetensors").write_bytes(b"half"), "cannot be read as a LoRA"),
+        (lambda adapter: (adapter / "adapter_config.json").write_text("{"), "cannot be read as a LoRA"),
+        (lambda adapter: (adapter / "adapter_config.json").unlink(), "adapter_config.json is missing"),
+    ],
+)
+def test_a_damaged_artifact_is_one_line(
+    damage: Callable[[Path], object],
+    said: str,
+    make_artifact: Artifact,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    copy = shutil.copytree(make_artifact("llama").parent, tmp_path / "copy")
+    (config,) = copy.glob("*/qadapter_config.json")
+    damage(config.parent / "adapter")
+    assert export(config.parent, tmp_path / "out") == 2
+    assert said in capsys.readouterr().err
 
 
 def test_the_precision_of_the_weights_is_recorded(make_artifact: Artifact, tmp_path: Path) -> None:

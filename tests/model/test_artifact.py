@@ -17,6 +17,7 @@ from qadapter.errors import ArtifactError, ConfigError
 from qadapter.model import QConstants
 from qadapter.model.artifact_folder import LATER_CONSTANTS
 from qadapter.model.fingerprint import base_fingerprint
+from qadapter.model.loading import PACKAGE_COPY_SHA256
 
 IDS = torch.arange(3, 19).reshape(2, 8)
 
@@ -138,6 +139,17 @@ def test_another_base(saved: Path) -> None:
         QAdapterForCausalLM.from_pretrained(saved, make_base(seed=1))
     with pytest.raises(ArtifactError, match="model_type is 'llama' in the artifact and 'qwen3'"):
         QAdapterForCausalLM.from_pretrained(saved, make_base("qwen3"))
+
+
+def test_two_bases_of_one_name_are_told_apart(saved: Path) -> None:
+    """The default model from the package index goes by the name of the hub's."""
+    file = saved / "qadapter_config.json"
+    config = json.loads(file.read_text())
+    config["base"]["weights_sha256"] = PACKAGE_COPY_SHA256
+    file.write_text(json.dumps(config))
+    with pytest.raises(ArtifactError, match="trained on another base") as caught:
+        QAdapterForCausalLM.from_pretrained(saved, make_base())
+    assert "from the package index" in str(caught.value)
 
 
 def test_a_newer_format(saved: Path) -> None:

@@ -91,10 +91,19 @@ def test_half_an_adapter_is_refused(tmp_path: Path) -> None:
         add_artifact(model, folder, "third")
 
 
-def test_layers_that_cannot_be_shared_are_refused(tmp_path: Path) -> None:
-    dora = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
-    with pytest.raises(UnsupportedModelError, match="takes one adapter only"):
-        add_artifact(load(save(tmp_path / "one")), save(tmp_path / "two", dora), "second")
+@pytest.mark.parametrize(
+    "lora",
+    [
+        LoraConfig(r=2, target_modules=["q_proj"], use_dora=True),
+        LoraConfig(r=2, target_modules=["o_proj"], use_dora=True),
+        LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"]),
+    ],
+    ids=["dora", "dora where the first has no LoRA", "embedding"],
+)
+def test_layers_that_cannot_be_shared_are_refused(lora: LoraConfig, tmp_path: Path) -> None:
+    first = save(tmp_path / "one", LoraConfig(r=2, target_modules=["q_proj"]))
+    with pytest.raises(UnsupportedModelError, match="takes the first adapter only"):
+        add_artifact(load(first), save(tmp_path / "two", lora), "second")
 
 
 def test_dora_alone_takes_parts_of_a_batch_too() -> None:

@@ -9,6 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from served_model import SPECIAL, byte_tokenizer
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from qadapter.core import Mixture
 from qadapter.serve.engine import Delta, Policy, Request, Sampling
@@ -35,6 +37,23 @@ def test_a_character_is_shown_once_it_is_whole() -> None:
     ids = TOKENIZER("é🙂", add_special_tokens=False)["input_ids"]
     assert [detokenizer.push(token) for token in ids] == ["", "é", "", "", "", "🙂"]
     assert detokenizer.flush() == ""
+
+
+def test_text_goes_on_from_the_prompts_where_the_tokenizer_drops_a_first_space() -> None:
+    """As those of the SentencePiece family do."""
+    pieces = ["<unk>", "▁The", "▁capital", "▁is", "▁Paris", "."]
+    inner = Tokenizer(models.BPE({piece: index for index, piece in enumerate(pieces)}, merges=[], unk_token="<unk>"))
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    for before, text in (((1, 2, 3), " Paris."), ((), "Paris.")):
+        detokenizer = Detokenizer(tokenizer, before)
+        assert "".join([detokenizer.push(token) for token in (4, 5)] + [detokenizer.flush()]) == text
+    for continues, text in ((True, " Paris."), (False, "Paris.")):
+        request = Request(
+            (1, 2, 3), Policy("a", Mixture(1.0, 0.0)), Sampling(max_tokens=2), lambda _: None, continues=continues
+        )
+        choice = Choice(request, 0, tokenizer, [0])
+        assert "".join(choice.take(token, torch.zeros(6)).text for token in (4, 5)) == text
 
 
 @given(st.lists(TEXTS, max_size=8), st.lists(st.text(st.sampled_from("ab "), min_size=1, max_size=4), max_size=3))

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peft import LoraConfig
+from transformers import SchedulerType
 
-from ..errors import ConfigError
+from ..errors import ConfigError, did_you_mean
 from ..model import DEFAULT_MODEL, lora_config, machine_dtype, training_device
 
 # The frozen weights are multiplied as they are stored, so float16 would need a scaled loss.
@@ -66,6 +67,10 @@ class CommonArguments:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ConfigError(f"{name} must be at least {lowest}, got {value}")
+        schedules = [schedule.value for schedule in SchedulerType]
+        if self.lr_scheduler_type not in schedules:
+            near = did_you_mean(self.lr_scheduler_type, schedules)
+            raise ConfigError(f"lr_scheduler_type {self.lr_scheduler_type!r} is unknown{near}")
         if not self.num_train_epochs > 0:
             raise ConfigError(f"num_train_epochs must be above 0, got {self.num_train_epochs}")
 

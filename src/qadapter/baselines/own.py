@@ -14,6 +14,7 @@ import torch
 from ..data import Anchor, read_anchors, write_anchors
 from ..model import QConstants
 from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
+from ..train.arguments import check_anchors
 from .arguments import CommonArguments
 from .content import content_of
 from .method import Hyperparameter, Method, Run, Trained, optimization, trained_parameters
@@ -105,6 +106,8 @@ def _meaning(field: dataclasses.Field[Any]) -> str:
 
 def _check_constants(_common: CommonArguments, hyperparameters: Mapping[str, Any]) -> None:
     constants_of(hyperparameters)
+    values = resolved(hyperparameters)
+    check_anchors(values["anchors"], values["anchor_coef"])
 
 
 QADAPTER = Method(

@@ -11,11 +11,14 @@ import dataclasses
 import functools
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from ..errors import ConfigError
+from .arguments import CommonArguments
 from .content import content_of
 from .method import Hyperparameter, Method, Run, Trained, optimization
 from .reward_model import REWARD, train_reward_model
@@ -78,6 +81,15 @@ def _prompts(run: Run) -> list[dict[str, object]]:
     return prompts[:used]
 
 
+def _check_reward_model(_common: CommonArguments, hyperparameters: Mapping[str, Any]) -> None:
+    if (name := hyperparameters["reward_model"]) is None:
+        return
+    try:
+        AutoConfig.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the reward model {name!r} cannot be loaded: {error}") from error
+
+
 def _own_reward_model(run: Run) -> tuple[Path, dict[str, float]]:
     """The folder of a reward model on the run's own pairs, and the seconds its training took when it was done."""
     reward_run = run._replace(
@@ -110,4 +122,5 @@ RLOO = Method(
             "peak learning rate of that reward model", REWARD.hyperparameters["learning_rate"].default
         ),
     },
+    check=_check_reward_model,
 )

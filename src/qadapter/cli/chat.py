@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 Message = dict[str, str]
 
 _HELP = """\
-/strength S   answer at strength S: 0 is the base model, 1 what was trained; without S, show it
+/strength S   answer at strength S: 1 is what was trained, 0 the base model (at temperature α̃/α₀); without S, show it
 /base         switch to the base model, and back
 /compare      answer the last message with the base model, at strength 0.5 and at strength 1
 /reset        forget the conversation
 /help         this list
 /quit         leave (so does the end of the input)"""
 
-_COMPARED = (0.0, 0.5, 1.0)
+_COMPARED = (None, 0.5, 1.0)
 
 
 def add_parser(subparsers: Any) -> None:
@@ -99,7 +99,7 @@ class Chat:
     ) -> None:
         self.model, self.tokenizer, self.decoding, self.max_new_tokens = model, tokenizer, decoding, max_new_tokens
         self.strength = strength
-        self.strength_before_base: float | None = None
+        self.at_base = False
         self.system: list[Message] = [{"role": "system", "content": system}] if system else []
         self.history: list[Message] = []
 
@@ -125,7 +125,7 @@ class Chat:
     def _talk(self, text: str) -> None:
         messages = self._fitting([*self.history, {"role": "user", "content": text}])
         if messages:
-            answer = self._answer(messages, self.strength)
+            answer = self._answer(messages, None if self.at_base else self.strength)
             self.history = [*messages, {"role": "assistant", "content": answer.text}]
 
     def _compare(self, rest: str) -> None:
@@ -134,7 +134,7 @@ class Chat:
             print("/compare answers the last message again, and there is none yet")
             return
         for strength in _COMPARED:
-            print(f"== {'base' if strength == 0 else f'strength {strength:g}'} ==")
+            print(f"== {'base' if strength is None else f'strength {strength:g}'} ==")
             self._answer(self.history[: last + 1], strength)
 
     def _set_strength(self, rest: str) -> None:
@@ -144,36 +144,36 @@ class Chat:
             except argparse.ArgumentTypeError as error:
                 print(f"/strength {error}")
                 return
-            self.strength_before_base = None
-        print(f"strength {self.strength:g}")
+            self.at_base = False
+        self._say_policy()
 
     def _toggle_base(self, rest: str) -> None:
-        if self.strength_before_base is None:
-            self.strength, self.strength_before_base = 0.0, self.strength
-            print("base model (strength 0); /base goes back")
-        else:
-            self.strength, self.strength_before_base = self.strength_before_base, None
-            print(f"strength {self.strength:g}")
+        self.at_base = not self.at_base
+        self._say_policy()
+
+    def _say_policy(self) -> None:
+        print("base model; /base goes back" if self.at_base else f"strength {self.strength:g}")
 
     def _reset(self, rest: str) -> None:
         self.history = []
         print("the conversation is forgotten")
 
-    def _answer(self, messages: list[Message], strength: float) -> Answer:
+    def _answer(self, messages: list[Message], strength: float | None) -> Answer:
+        """Print an answer while it is written. Without a strength it is the base's own, whatever α₀/α̃ is."""
         from transformers import TextStreamer
 
         from ..generate import answer_prompts
 
-        # The streamer prints the answer while it is written.
+        alpha_tilde = self.decoding["alpha_tilde"] or self.model.constants.alpha_tilde
+        dial = {"strength": 0.0, "alpha_0": alpha_tilde} if strength is None else {"strength": strength}
         streamer = TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         (answer,) = answer_prompts(
             self.model,
             self.tokenizer,
             [[*self.system, *messages]],
             max_new_tokens=self.max_new_tokens,
-            strength=strength,
             streamer=streamer,
-            **self.decoding,
+            **self.decoding | dial,
         )
         if not answer.finished:
             print(f"(stopped after {self.max_new_tokens} tokens; --max-new-tokens allows more)")
@@ -183,7 +183,7 @@ class Chat:
         """The latest exchanges that leave room for an answer; says what it leaves out. Empty where nothing fits."""
         from ..data import encode_prompt
 
-        room = _max_positions(self.model)
+        room = self.model.max_positions
         dropped = 0
         while room is not None:
             tokens = len(encode_prompt([*self.system, *messages], self.tokenizer)) + self.max_new_tokens
@@ -199,7 +199,3 @@ class Chat:
         if dropped:
             print(f"(the model has {room} positions: it no longer sees the oldest {dropped} messages)")
         return messages
-
-
-def _max_positions(model: QAdapterForCausalLM) -> int | None:
-    return getattr(model.config.get_text_config(), "max_position_embeddings", None)

@@ -68,6 +68,7 @@ def _evaluate(
     from ..evaluate.comparison import judge_agreement
     from ..evaluate.judges import make_judges
     from ..evaluate.plots import subplots
+    from ..generate import encode_prompts
     from ..model import load_tokenizer
     from ..model.artifact_folder import adapter_file_sha256, local_folder, read_config
     from .decoding import load
@@ -85,6 +86,9 @@ def _evaluate(
         encode_prompt(inputs.prompts[0], tokenizer)
     loading = {name: getattr(run_args, name) for name in ("base", "dtype", "load_in", "trust_remote_code")}
     model, tokenizer = load(argparse.Namespace(directory=directory, seed=measured.seed, **loading))
+
+    if judges or measured.prompts_file:
+        encode_prompts(model, tokenizer, inputs.prompts, max_new_tokens=measured.max_new_tokens)
 
     started = time.monotonic()
 

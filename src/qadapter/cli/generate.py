@@ -15,7 +15,9 @@ from ..errors import ConfigError
 from .decoding import add_decoding_flags, count, dial, load, not_negative
 
 if TYPE_CHECKING:
-    from ..generate.prompts_file import Prompt
+    from transformers import PreTrainedTokenizerBase
+
+    from ..generate import Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,8 @@ def add_parser(subparsers: Any) -> None:
         nargs="+",
         default=[1.0],
         metavar="S",
-        help="0 is the base model, 1 what was trained, above 1 extrapolates; several are printed one after the other",
+        help="1 is what was trained, 0 the base model (at temperature α̃/α₀, its own where they are equal), above 1 "
+        "extrapolates; several are printed one after the other",
     )
     add_decoding_flags(parser)
     parser.prepare = partial(_words_first, parser)
@@ -82,8 +85,7 @@ def _answer_file(args: argparse.Namespace, decoding: dict[str, Any]) -> int:
         raise ConfigError(f"--out {out} cannot be written: name a file in a folder that exists.")
     prompts = read_prompts(args.prompts)
     model, tokenizer = load(args)
-    has_template = bool(tokenizer.chat_template)
-    inputs = [_as_input(row.prompt, args.system, has_template) for row in prompts]
+    inputs = [_as_input(row.prompt, args.system, tokenizer) for row in prompts]
     # The whole of what the answers depend on beside prompt and strength; they are not mixed with others.
     settings = {
         "adapter_sha256": adapter_fingerprint(model.peft_model),
@@ -115,7 +117,7 @@ def _answer_words(args: argparse.Namespace, decoding: dict[str, Any]) -> int:
     model, tokenizer = load(args)
     from ..generate import answer_prompts
 
-    inputs = [_as_input(prompt, args.system, bool(tokenizer.chat_template)) for prompt in prompts]
+    inputs = [_as_input(prompt, args.system, tokenizer) for prompt in prompts]
     cut = 0
     for number, strength in enumerate(args.strength):
         answers = answer_prompts(
@@ -153,15 +155,15 @@ def _prompts(words: Sequence[str]) -> list[str]:
     return prompts
 
 
-def _as_input(prompt: Prompt, system: str | None, has_template: bool) -> Prompt:
-    """A conversation where the model is a chat model, else the text to go on from."""
-    if not has_template:
-        if system:
-            raise ConfigError("--system needs a chat model: this tokenizer has no chat template.")
-        return prompt
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+def _as_input(prompt: Prompt, system: str | None, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    """The prompt as it is put to the model, behind the system message."""
+    from ..generate import as_messages, chat_input
+
     if not system:
-        return messages
+        return chat_input(prompt, tokenizer)
+    if not tokenizer.chat_template:
+        raise ConfigError("--system needs a chat model: this tokenizer has no chat template.")
+    messages = as_messages(prompt)
     if messages[0]["role"] == "system":
         raise ConfigError("--system was given, and a prompt has a system message of its own.")
     return [{"role": "system", "content": system}, *messages]

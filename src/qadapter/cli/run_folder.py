@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 EVAL_METRICS_FILE = "eval_metrics.json"
 ANCHORS_FILE = "anchors.jsonl"
 HELD_OUT_FILE = "heldout.jsonl"
+_HEADER = "# The resolved arguments of this run"
 
 
 def checkpoints(output_dir: Path) -> list[Path]:
@@ -43,6 +44,39 @@ def refuse_existing_run(output_dir: Path) -> None:
         )
     if output_dir.exists() and not output_dir.is_dir():
         raise ConfigError(f"--output-dir {output_dir} is a file")
+
+
+def refuse_files_of_others(output_dir: Path, in_use: Sequence[str | None], *, splits: bool) -> None:
+    """Raise `ConfigError` where a new run would replace files in its folder that no earlier run wrote.
+
+    Args:
+        output_dir: the folder.
+        in_use: files that the new run reads.
+        splits: whether it will write held-out pairs.
+    """
+    config, held_out = output_dir / RUN_CONFIG_FILE, output_dir / HELD_OUT_FILE
+    of_a_run = config.is_file() and config.read_bytes().startswith(_HEADER.encode())
+    if config.exists() and not of_a_run:
+        raise ConfigError(
+            f"{config} was not written by a run, and the arguments of this one would replace it.",
+            hint="rename it, or name another --output-dir",
+        )
+    if not splits or not held_out.exists():
+        return
+    if held_out.resolve() in _paths(in_use):
+        raise ConfigError(
+            f"{held_out} would be replaced by the held-out pairs of this run, which reads it.",
+            hint="name another --output-dir",
+        )
+    if not of_a_run:
+        raise ConfigError(
+            f"{held_out} was not written by a run, and the held-out pairs of this one would replace it.",
+            hint="rename it, name another --output-dir, or hold it out with --eval-file instead of --eval-split",
+        )
+
+
+def _paths(names: Sequence[str | None]) -> list[Path]:
+    return [Path(name).resolve() for name in names if name]
 
 
 def last_complete_checkpoint(output_dir: Path) -> Path:
@@ -78,7 +112,7 @@ def clear_run(output_dir: Path, *, in_use: Sequence[str | None] = ()) -> None:
     (output_dir / EVAL_METRICS_FILE).unlink(missing_ok=True)
     (output_dir / ANCHORS_FILE).unlink(missing_ok=True)
     held_out = output_dir / HELD_OUT_FILE
-    if held_out.resolve() not in [Path(name).resolve() for name in in_use if name]:
+    if held_out.resolve() not in _paths(in_use):
         held_out.unlink(missing_ok=True)
     for folder in (*checkpoints(output_dir), output_dir / ADAPTER_FOLDER):
         if folder.is_dir():
@@ -89,9 +123,8 @@ def save_run_config(output_dir: Path, values: Mapping[str, Any]) -> None:
     """Write `config.yaml`, which `qadapter train --config` reads."""
     output_dir.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
-    (output_dir / RUN_CONFIG_FILE).write_text(
-        "# The resolved arguments of this run; `qadapter train --config` reads them again.\n" + text, encoding="utf-8"
-    )
+    (output_dir / RUN_CONFIG_FILE).write_text(f"{_HEADER}; `qadapter train --config` reads them again.\n{text}",
+                                              encoding="utf-8")  # fmt: skip
 
 
 def refuse_contradictions(saved: Mapping[str, Any], now: Mapping[str, Any], may_change: set[str]) -> None:

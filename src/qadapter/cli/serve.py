@@ -169,7 +169,7 @@ def service_limits(args: argparse.Namespace, served: ServedModel) -> ServiceLimi
     """
     from ..serve.api.service import ServiceLimits
 
-    positions = getattr(served.model.config.get_text_config(), "max_position_embeddings", None)
+    positions = served.model.max_positions
     context = args.max_context or positions
     if context is None:
         raise ConfigError("the model names no number of positions.", hint="give --max-context")

@@ -15,9 +15,10 @@ from transformers import set_seed
 
 from ..data import Anchor, load_preference_dataset, read_anchors, write_anchors
 from ..errors import BatchTooLargeError, ConfigError
+from ..evaluate import EvaluationArguments
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from ..model.artifact_folder import LATER_CONSTANTS
-from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments
+from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, usable_pairs
 from . import run_folder
 from .config import Values, build, parse_flags, read_yaml
 from .holdout import split_by_prompt
@@ -60,6 +61,9 @@ def train(argv: Sequence[str]) -> int:
     output_dir = plan.output_dir
     train_dataset, eval_dataset = _datasets(run, training)
     tokenizer = load_base_tokenizer(run.model, revision=run.revision, trust_remote_code=run.trust_remote_code)
+    if eval_dataset is not None and training.on_bad_row == "skip":
+        # Before the trainer skips them: what is written and counted is what is measured.
+        eval_dataset = usable_pairs(eval_dataset, tokenizer, max_length=training.max_length, on_bad_row="skip")
     attention = {} if run.attn_implementation is None else {"attn_implementation": run.attn_implementation}
     base = load_base(
         run.model,
@@ -98,7 +102,7 @@ def train(argv: Sequence[str]) -> int:
             raise
         raise BatchTooLargeError(str(error), hint=f"{resume} --auto-micro-batch") from error
     if trainer.is_world_process_zero():
-        _report(output_dir, metrics, run, len(eval_dataset or []))
+        _report(output_dir, metrics, plan, len(eval_dataset or []))
     return 0
 
 
@@ -158,7 +162,11 @@ def plan_run(argv: Sequence[str]) -> Plan:
     resolved |= {name: getattr(training, name) for name in (*PRESETS[training.preset], "pairs_per_step")}
     run.dtype = resolved["dtype"] = run.dtype or machine_dtype("bfloat16", training.device.type)
     checkpoint = None
-    if run.resume:
+    if not run.resume:
+        run_folder.refuse_files_of_others(
+            output_dir, (run.train_file, run.eval_file), splits=run.eval_split is not None
+        )
+    else:
         run_folder.refuse_contradictions({**default_values(), **saved}, resolved, MAY_CHANGE_ON_RESUME)
         checkpoint = run_folder.last_complete_checkpoint(output_dir)
         logger.info("resuming from %s", checkpoint)
@@ -228,7 +236,7 @@ def _resume_command(output_dir: Path) -> str | None:
     return f"continue from {written[0].name} with: qadapter train --output-dir {shlex.quote(str(output_dir))} --resume"
 
 
-def _report(output_dir: Path, metrics: dict[str, float] | None, run: RunArguments, eval_pairs: int) -> None:
+def _report(output_dir: Path, metrics: dict[str, float] | None, plan: Plan, eval_pairs: int) -> None:
     where = shlex.quote(str(output_dir))
     print(f"\nthe adapter is saved in {output_dir}")
     if metrics is not None:
@@ -238,6 +246,8 @@ def _report(output_dir: Path, metrics: dict[str, float] | None, run: RunArgument
     print("\nnext:")
     print(f'  qadapter generate {where} "a prompt of yours" --strength 0 0.5 1')
     print(f"  qadapter chat {where}")
+    run, max_length = plan.run, plan.training.max_length
     written = None if run.eval_split is None else str(output_dir / run_folder.HELD_OUT_FILE)
     held_out = shlex.quote(run.eval_file or written or "held-out-pairs.jsonl")
-    print(f"  qadapter eval {where} --preference-file {held_out}")
+    same_length = "" if max_length in (None, EvaluationArguments.max_length) else f" --max-length {max_length}"
+    print(f"  qadapter eval {where} --preference-file {held_out}{same_length}")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import importlib.util
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ _FILES = {
     "neutral_file",
     "text_file",
     "replay_prompts",
+    "reward_model",
     "model",
 }
 # Of tasks and plain text alone.
@@ -34,12 +38,20 @@ _OF_BOTH = {"seed", "max_length"}
 _OF_PAIRS = {"train_file", "style", "on_bad_row", "train_pairs", "data_seed"}
 
 
-def training_inputs(job: TrainingJob, pairs: Dataset) -> dict[str, Any]:
+def content_of_pairs(pairs: Dataset) -> dict[str, Any]:
+    """What stands for pairs: how many there are, and the SHA-256 of prompts, chosen and rejected in their order."""
+    digest = hashlib.sha256()
+    for row in pairs.select_columns(["prompt", "chosen", "rejected"]):
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return {"count": len(pairs), "sha256": digest.hexdigest()}
+
+
+def training_inputs(job: TrainingJob, pairs: Mapping[str, Any]) -> dict[str, Any]:
     """What determines a trained adapter.
 
     Args:
         job: the job; where its result goes does not matter.
-        pairs: its training pairs, those with flipped labels included.
+        pairs: `content_of_pairs` of its training pairs, those with flipped labels included.
     """
     hyperparameters = METHODS[job.method].resolved(checked_hyperparameters(job.method, job.hyperparameters))
     return {
@@ -48,7 +60,7 @@ def training_inputs(job: TrainingJob, pairs: Dataset) -> dict[str, Any]:
         "common": _with_content(
             {name: value for name, value in dataclasses.asdict(job.common).items() if name not in _OF_PAIRS}
         ),
-        "pairs": pairs.select_columns(["prompt", "chosen", "rejected"]).to_list(),
+        "pairs": dict(pairs),
         "seed": job.seed,
     }
 
@@ -62,7 +74,7 @@ def evaluation_inputs(
     """
     arguments = {**dataclasses.asdict(evaluation), **dataclasses.asdict(judges)}
     without = _WITHOUT_INFLUENCE if with_benchmarks else _WITHOUT_INFLUENCE | _OF_BENCHMARKS
-    inputs = {name: value for name, value in arguments.items() if name not in without}
+    inputs = {name: value for name, value in arguments.items() if name not in without | {"reward_model"}}
     return {
         **_with_content(inputs),
         "reward_model": [[name, content_of(name)] for name in judges.reward_model],

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from ..model import load_base_tokenizer
 from ..train import tokenize_dataset
 from .arguments import CompareArguments
 from .axes import NO_JUDGE, choose_behaviour
-from .fingerprint import benchmark_inputs, evaluation_inputs, training_inputs
+from .fingerprint import benchmark_inputs, content_of_pairs, evaluation_inputs, training_inputs
 from .jobs import finished_jobs, job_name, jobs_folder
 from .methods import Line, lines_of, reference_line
 
@@ -135,9 +136,15 @@ def _runs(
     runs: dict[tuple[str, int], list[PlannedRun]] = {}
     # A run is what determines it: however its settings are spelled, here or in an earlier config, it is trained once.
     known = {name.rpartition("-")[2]: name for name in finished_jobs(jobs_folder(output_dir), "train")}
+
+    @cache
+    def pairs_of(label_noise: float, seed: int) -> dict[str, Any]:
+        return content_of_pairs(training_pairs(common, label_noise=label_noise, seed=seed))
+
     for line in lines:
         for seed in arguments.seeds:
-            pairs = training_pairs(common, label_noise=line.label_noise, seed=seed)
+            # Without noise the pairs of all seeds are the same.
+            pairs = pairs_of(line.label_noise, seed if line.label_noise else 0)
             for number, candidate in enumerate(line.candidates):
                 job = TrainingJob(line.method, candidate, common, "", seed, line.label_noise)
                 inputs = training_inputs(job, pairs)

@@ -241,7 +241,7 @@ def _facts(plan: Plan, base: dict[str, Any]) -> dict[str, Any]:
         "base model": common.model,
         "dtype": common.dtype,
         "training pairs": common.train_file,
-        "pairs per run": len(next(iter(plan.runs.values()))[0].inputs["pairs"]),
+        "pairs per run": next(iter(plan.runs.values()))[0].inputs["pairs"]["count"],
         "held-out pairs": f"{evaluation.preference_file} ({len(plan.inputs.pairs or [])})"
         + (f", {cut} of their responses cut at max_length" if cut else ""),
         "prompts answered": len(plan.inputs.prompts),

@@ -240,4 +240,4 @@ def _log_file(run: PlannedRun) -> Path:
 
 def _shown(run: PlannedRun) -> dict[str, Any]:
     """What determines a run, as its file tells it: the pairs by their number."""
-    return {**run.inputs, "label_noise": run.job.label_noise, "pairs": len(run.inputs["pairs"])}
+    return {**run.inputs, "label_noise": run.job.label_noise, "pairs": run.inputs["pairs"]["count"]}

@@ -17,7 +17,7 @@ class ObjectiveTerms(NamedTuple):
     """The objective and what it is made of, one value per pair: every field is [pairs]."""
 
     loss: Tensor
-    """preference_loss + chi2_coef · chi2 + sft_coef · chosen_nll."""
+    """preference_loss + chi2_coef · chi2 + sft_coef · chosen_nll (divided by its length where length_normalized)."""
     preference_loss: Tensor
     """−log σ(return_chosen − return_rejected)."""
     chi2: Tensor

@@ -21,7 +21,8 @@ class EvaluationArguments:
     )
     style: str | None = _meaning("for DSP raw records: the style whose response is chosen")
     prompts_file: str | None = _meaning(
-        "prompts that are answered afresh, {prompt} or {instruction} per row (default: those of the preference file)"
+        "prompts that are answered afresh, {prompt}, {messages} or {instruction} per row (default: those of the "
+        "preference file)"
     )
     max_prompts: int | None = _meaning("answer only the first so many different prompts")
     max_new_tokens: int = _meaning("most tokens of a fresh answer", 256)

@@ -11,15 +11,14 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..data import load_preference_dataset
-from ..data.pairs import BadRow, RowProblem, checked_messages
+from ..data.pairs import BadRow
 from ..data.reading import read_rows
 from ..errors import DataError
+from ..generate import Prompt, chat_input, read_prompts
 from ..train import usable_pairs
 from .arguments import EvaluationArguments
 from .retention import load_neutral_prompts
 from .tasks import LoadedTask, load_tasks
-
-Prompt = list[dict[str, str]]
 
 
 class EvaluationInputs(NamedTuple):
@@ -27,7 +26,7 @@ class EvaluationInputs(NamedTuple):
 
     pairs: Dataset | None
     prompts: list[Prompt]
-    """Different prompts to answer afresh, as messages."""
+    """Different prompts to answer afresh: messages, or text that is continued as it stands."""
     neutral: list[dict[str, str]]
     """{kind, prompt}."""
     documents: list[str]
@@ -52,9 +51,10 @@ def read_inputs(args: EvaluationArguments, tokenizer: PreTrainedTokenizerBase) -
         rows = load_preference_dataset(args.preference_file, split="test", style=args.style, on_bad_row=args.on_bad_row)
         pairs = usable_pairs(rows, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
     if args.prompts_file:
-        prompts = _read(args.prompts_file, _prompt)
+        prompts = [chat_input(row.prompt, tokenizer) for row in read_prompts(args.prompts_file)]
     else:
-        prompts = [_as_messages(prompt) for prompt in (pairs["prompt"] if pairs is not None else [])]
+        # As they were trained on: a string is continued as it stands.
+        prompts = list(pairs["prompt"]) if pairs is not None else []
     return EvaluationInputs(
         pairs=pairs,
         prompts=_different(prompts)[: args.max_prompts],
@@ -82,21 +82,6 @@ def _read(path: str, parse: Callable[[str, dict[str, Any]], Any]) -> list[Any]:
     return rows
 
 
-def _prompt(location: str, row: dict[str, Any]) -> Prompt:
-    for field in ("prompt", "instruction"):
-        value = row.get(field)
-        if isinstance(value, str) and value.strip():
-            return _as_messages(value)
-        if isinstance(value, list) and value:
-            try:
-                return checked_messages(value, field)
-            except RowProblem as problem:
-                raise DataError(f"{location}: {problem}") from None
-    raise DataError(
-        f"{location}: no prompt; the row has the fields {', '.join(row)}", hint='one {"prompt": "..."} per line'
-    )
-
-
 def _neutral(location: str, row: dict[str, Any]) -> dict[str, str]:
     if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
         raise DataError(f"{location}: missing or empty field 'prompt'", hint='one {"prompt": "..."} per line')
@@ -122,10 +107,6 @@ def _text(location: str, row: dict[str, Any]) -> str:
     if not isinstance(row.get("text"), str):
         raise DataError(f"{location}: missing field 'text'", hint='one {"text": "..."} per line, or a .txt file')
     return row["text"]
-
-
-def _as_messages(prompt: str | Prompt) -> Prompt:
-    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
 
 
 def _different(prompts: list[Prompt]) -> list[Prompt]:

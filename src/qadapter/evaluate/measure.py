@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigError
-from ..generate import Answer, answer_prompts
+from ..generate import Answer, answer_prompts, as_messages
 from ..model import QAdapterForCausalLM
 from ..train import tokenize_dataset
 from .arguments import EvaluationArguments
@@ -165,7 +165,7 @@ def _answers(inputs: EvaluationInputs, answers: Sequence[Answer]) -> dict[str, A
             "prompt": prompt,
             "answer": answer.text,
             "finished": answer.finished,
-            "repeating": repeats_itself(answer.text),
+            "repeating": repeats_itself(answer.text, finished=answer.finished),
             "tokens": len(answer.token_ids),
         }
         for prompt, answer in zip(inputs.prompts, answers, strict=True)
@@ -189,7 +189,7 @@ def _judged(
     for judge in judges:
         if judge.needs_reference and references is None:
             continue
-        verdicts = judge.judge(inputs.prompts, answers, references)
+        verdicts = judge.judge([as_messages(prompt) for prompt in inputs.prompts], answers, references)
         scores = [verdict.score for verdict in verdicts if verdict.score is not None]
         found[judge.name] = {
             "kind": judge.kind,

@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data import encode_prompt
-from ..generate import answer_prompts
+from ..generate import answer_prompts, chat_input
 from ..model import QAdapterForCausalLM
 from .policy import forward_at, policy_at
 from .policy_distance import policy_distances
@@ -117,9 +117,7 @@ def evaluate_retention(
 
 def as_input(row: dict[str, str], tokenizer: PreTrainedTokenizerBase) -> str | list[dict[str, str]]:
     """A {kind, prompt} as it is put to the model; see `answer_as_base`."""
-    if row["kind"] == "document" or not tokenizer.chat_template:
-        return row["prompt"]
-    return [{"role": "user", "content": row["prompt"]}]
+    return row["prompt"] if row["kind"] == "document" else chat_input(row["prompt"], tokenizer)
 
 
 def _summary(items: list[PromptDistance]) -> RetentionResult:

@@ -84,7 +84,10 @@ def score_tokens(
     """
     model.eval()
     scores: dict[int, TokenScores] = {}
-    longest = min(_LONGEST_SHARED_ROW, model.window or _LONGEST_SHARED_ROW) if model.share_prefix else 0
+    window = model.window or _LONGEST_SHARED_ROW
+    # A row of several texts needs the packed mask, and that is for batches within the window.
+    fits = model.window is None or max((len(text.ids) - 1 for text in texts), default=0) <= window
+    longest = min(_LONGEST_SHARED_ROW, window) if model.share_prefix and fits else 0
     most_logits = _MOST_LOGITS_CPU if model.device.type == "cpu" else _MOST_LOGITS_ELSEWHERE
     most_kept = most_logits // model.config.get_text_config().vocab_size
     for rows in _batches(_rows(texts, longest), batch_size, most_kept):

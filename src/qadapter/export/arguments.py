@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,7 +33,12 @@ class PeftArguments:
 class MergedArguments(PeftArguments):
     """As for the plain LoRA, and how the weights are cut into files."""
 
-    max_shard_size: str = _meaning("largest file of weights", "5GB")
+    max_shard_size: str = _meaning("largest file of weights, such as 500MB", "5GB")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"\d+(\.\d+)?(KB|MB|GB|TB)", self.max_shard_size, re.IGNORECASE):
+            raise ConfigError(f"--max-shard-size must be a number with KB, MB, GB or TB, got {self.max_shard_size!r}")
 
 
 @dataclass(frozen=True)

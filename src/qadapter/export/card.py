@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from .single import ExportDistance
     from .source import Source
 
+OF_PACKAGE_COPY = (
+    "It was trained on the copy of its base from the package index, whose weights were rounded to 4 bits: on the "
+    "hub's, the policy differs by that."
+)
 RECORD_FILE = "qadapter_export.json"
 """Marks a folder as an export: only such a folder is ever replaced."""
 
@@ -50,12 +54,20 @@ def write_card(
         if distance is None
         else f"It is an approximation of the exact policy. Measured: {distance}."
     )
+    stored_in = source.config["base"].get("load_in")
+    if stored_in:
+        exactness = (
+            f"It was trained on the base in {stored_in}; on the base in full precision, which this export is for, the "
+            f"policy differs by what that rounds. Apart from this: {exactness[0].lower()}{exactness[1:]}"
+        )
+    if source.of_package_copy and library == "peft":
+        exactness += " " + OF_PACKAGE_COPY
     card = f"""{front_matter(source.base_name, library=library, pipeline_tag="text-generation")}
 # {source.base_name} customized with Q-Adapter: {what}
 
 Made with `qadapter export --to {target} --strength {strength:g}` from an adapter that was trained with
 [Q-Adapter](https://arxiv.org/abs/2407.03856) on preference pairs, on top of `{source.base_name}`. The dial {dial}
-strength {strength:g} (0 is the base model, 1 what was trained). {exactness}
+strength {strength:g} (0 is the base model at temperature α̃/α₀, 1 what was trained). {exactness}
 
 {how_to_load}
 
@@ -65,7 +77,7 @@ strength {strength:g} (0 is the base model, 1 what was trained). {exactness}
         "qadapter_version": __version__,
         "target": target,
         "strength": strength,
-        "exact": distance is None,
+        "exact": distance is None and not stored_in,
         "distance": None if distance is None else distance._asdict(),
         "base": source.config["base"],
         "constants": dataclasses.asdict(source.constants),

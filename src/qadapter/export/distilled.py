@@ -23,7 +23,7 @@ from ..train.precision import refuse_float16
 from .arguments import DistilledArguments
 from .card import write_card
 from .new_folder import new_folder
-from .peft import how_to_load_lora
+from .peft import how_to_load_lora, save_lora
 from .single import ExportDistance, measured_distance, probe, report
 from .source import Source
 from .student import STUDENT_CONSTANTS, Student
@@ -66,7 +66,7 @@ def export(source: Source, args: DistilledArguments, output: str, *, overwrite: 
         report(args.strength, after)
         if after.kl >= before.kl:
             logger.warning("training brought it no nearer: raise --samples, or change --learning-rate.")
-        student.peft_model.save_pretrained(folder, safe_serialization=True)
+        save_lora(student.peft_model, folder)
         tokenizer.save_pretrained(folder)
         write_card(
             folder, source, target="distilled", strength=args.strength, what="distilled into a plain LoRA",

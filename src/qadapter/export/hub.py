@@ -20,6 +20,7 @@ from ..model import load_tokenizer
 from ..model.artifact_folder import ADAPTER_FOLDER, CONFIG_FILE, adapter_folder
 from ..model.model_card import is_hub_id, model_card
 from .arguments import HubArguments
+from .card import OF_PACKAGE_COPY
 from .evaluation import evaluation_section
 from .source import Source
 from .training_data import data_section
@@ -75,6 +76,9 @@ def _fill(folder: Path, source: Source, args: HubArguments, repository: str) -> 
         sections.append(evaluation)
     else:
         logger.warning("the card has no table of what was gained and kept: give --eval what `qadapter eval` wrote.")
+    if source.of_package_copy:
+        sections.append(f"## The base\n\n{OF_PACKAGE_COPY} `qadapter` refuses it there.\n")
+        logger.warning("%s `qadapter` refuses it there.", OF_PACKAGE_COPY)
     card = model_card(source.config, location=repository, sections=sections)
     if not is_hub_id(source.base_name):
         logger.warning("the base lies in a folder here, %s: whoever loads the adapter must name it.", source.base_name)
@@ -92,6 +96,10 @@ def _push(api: HfApi, folder: Path, repository: str, *, private: bool, overwrite
     if held and not overwrite:
         raise ConfigError(
             f"{repository} already holds an artifact.", hint="--overwrite replaces it, or name another --output"
+        )
+    if private and api.repo_exists(repository) and not api.repo_info(repository).private:
+        raise ConfigError(
+            f"{repository} exists and is public.", hint="--public pushes to it; or make it private on the hub first"
         )
     api.create_repo(repository, private=private, exist_ok=True)
     api.upload_folder(

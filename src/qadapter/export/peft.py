@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from peft import PeftModel
 from transformers import PreTrainedTokenizerBase
 
 from ..baselines import scaled_adapter
@@ -62,8 +63,16 @@ def write_lora(source: Source, args: PeftArguments, folder: Path) -> WrittenLora
         distance = measured_distance(states, forward_at(model, args.strength), exported, model.device)
     report(args.strength, distance)
     scale_factors(model, args.strength)
-    model.peft_model.save_pretrained(folder, safe_serialization=True)
+    save_lora(model.peft_model, folder)
     return WrittenLora(model, tokenizer, distance)
+
+
+def save_lora(peft_model: PeftModel, folder: Path) -> None:
+    """Write PEFT's files; of an embedding with a LoRA the factors alone.
+
+    PEFT would look the base's vocabulary up on the hub and add its whole embedding.
+    """
+    peft_model.save_pretrained(folder, safe_serialization=True, save_embedding_layers=False)
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..model import QAdapterForCausalLM, QConstants
 from ..model.artifact_folder import local_folder, read_config, read_constants
+from ..model.loading import PACKAGE_COPY_SHA256
 
 Loaded = tuple[QAdapterForCausalLM, PreTrainedTokenizerBase]
 
@@ -31,6 +32,11 @@ class Source:
     def base_name(self) -> str:
         """The base model's hub id, or the folder that it was trained from."""
         return str(self.config["base"]["name_or_path"])
+
+    @property
+    def of_package_copy(self) -> bool:
+        """Whether the base's name on the hub is that of a model with other weights; see `model.loading`."""
+        return self.config["base"].get("weights_sha256") == PACKAGE_COPY_SHA256
 
 
 def open_source(directory: str | Path, load: Callable[[], Loaded]) -> Source:

@@ -15,11 +15,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
-from ..errors import UnsupportedModelError
+from ..errors import ArtifactError, UnsupportedModelError
 from ..model import QAdapterForCausalLM
-from ..model.artifact_folder import ADAPTER_FOLDER
+from ..model.artifact_folder import ADAPTER_FOLDER, adapter_folder
 from ..model.loading import base_folder
 from ..vllm.servable import OTHER_WAYS, check_base, check_factors, check_lora
 from ..vllm.served_policy import SECTION, ServedPolicy
@@ -56,11 +56,19 @@ def export(source: Source, args: VllmArguments, output: str, *, overwrite: bool)
 
 
 def served_policy_of(source: Source, strength: float) -> ServedPolicy:
-    """What the model must know besides weights, from the artifact's files."""
-    adapter = source.directory / ADAPTER_FOLDER
-    rank, scaling = check_lora(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")))
-    with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
-        names = list(file.keys())
+    """What the model must know besides weights, from the artifact's files.
+
+    Raises:
+        ArtifactError: one is missing or damaged.
+        UnsupportedModelError: a LoRA that is not served.
+    """
+    adapter = adapter_folder(source.directory)
+    try:
+        rank, scaling = check_lora(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8")))
+        with safe_open(adapter / "adapter_model.safetensors", framework="pt") as file:
+            names = list(file.keys())
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ArtifactError(f"{adapter} cannot be read as a LoRA: {error}") from error
     return ServedPolicy(source.constants, strength, rank, scaling, check_factors(names), len(names))
 
 

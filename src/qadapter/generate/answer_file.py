@@ -21,10 +21,13 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
 from ..model import QAdapterForCausalLM
-from .answers import answer_prompts
+from .answers import answer_prompts, encode_prompts
 from .prompts_file import Prompt, PromptRow
 
 logger = logging.getLogger(__name__)
+
+_BEGIN = b'{"index": '  # of each line
+_ANOTHER = "name another --out, or remove the file"
 
 
 def answer_file(
@@ -61,12 +64,15 @@ def answer_file(
         The number of answers at these strengths that were cut at `max_new_tokens`, in an earlier run or now.
 
     Raises:
-        DataError: `out` holds answers to other prompts or with other settings, or a damaged line.
+        DataError: a prompt that `encode_prompts` refuses; or `out` holds answers to other prompts or with other
+            settings, or something else: it is left as it is.
     """
     wanted = {(row.number, strength) for row in prompts for strength in strengths}
+    # All of them now: what is wrong with a long one would else show when the shorter ones are answered.
+    encoded = encode_prompts(model, tokenizer, inputs, max_new_tokens=max_new_tokens)
     done = _read_done(out, prompts, settings)
     missing, before = len(wanted - done.keys()), len(done)
-    by_length = sorted(range(len(prompts)), key=lambda number: len(json.dumps(inputs[number])))
+    by_length = sorted(range(len(prompts)), key=lambda number: len(encoded[number]))
     with out.open("a", encoding="utf-8") as file:
         for strength in strengths:
             left = [number for number in by_length if (prompts[number].number, strength) not in done]
@@ -110,10 +116,9 @@ def _read_done(
         return {}
     text = out.read_bytes()
     complete = text[: text.rfind(b"\n") + 1]
-    if complete != text:
-        logger.warning("%s ends in a half-written line: it is removed, and its prompt answered again.", out)
-        with out.open("r+b") as file:
-            file.truncate(len(complete))
+    half = text[len(complete) :]
+    if half[: len(_BEGIN)] != _BEGIN[: len(half)]:
+        raise DataError(f"{out} ends in a line that is no answer of this command.", hint=_ANOTHER)
     done = {}
     for number, raw in enumerate(complete.splitlines(), start=1):
         try:
@@ -122,13 +127,19 @@ def _read_done(
                 line[name] for name in ("index", "strength", "prompt", "settings", "answer", "finished")
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{out}, line {number}: not an answer of this command ({error!r}).") from error
+            problem = f"{out}, line {number}: not an answer of this command ({error!r})."
+            raise DataError(problem, hint=_ANOTHER) from error
         if index not in range(len(prompts)) or prompt != prompts[index].prompt or made_with != settings:
             raise DataError(
                 f"{out}, line {number}: an answer to another prompt, or with other settings than now.",
-                hint="name another --out, or remove the file",
+                hint=_ANOTHER,
             )
         done[index, strength] = line
+    # Only now: a file of something else has been refused as it was.
+    if half:
+        logger.warning("%s ends in a half-written line: it is removed, and its prompt answered again.", out)
+        with out.open("r+b") as file:
+            file.truncate(len(complete))
     return done
 
 

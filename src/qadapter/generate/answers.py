@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data import encode_prompt, end_of_turn_id
+from ..errors import DataError
 from ..model import QAdapterForCausalLM
 from ..model.plain_decoding import without_recommended_decoding
 
@@ -56,10 +57,10 @@ def answer_prompts(
         The answers in the order of the prompts.
 
     Raises:
-        DataError: messages, but no chat template.
+        DataError: what `encode_prompts` raises.
     """
     model.eval()
-    encoded = [encode_prompt(prompt, tokenizer) for prompt in prompts]
+    encoded = encode_prompts(model, tokenizer, prompts, max_new_tokens=max_new_tokens)
     ends = stop_ids(model, tokenizer)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else ends[0]
     order = sorted(range(len(prompts)), key=lambda index: len(encoded[index]))
@@ -88,6 +89,42 @@ def answer_prompts(
         if on_batch is not None:
             on_batch(len(answers))
     return [answers[index] for index in range(len(prompts))]
+
+
+def encode_prompts(
+    model: QAdapterForCausalLM,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[str | list[dict[str, str]]],
+    *,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """The token ids of prompts, each with room for an answer.
+
+    `generate` itself goes on beyond the positions that a model was trained for, where its embedding allows it.
+
+    Args:
+        model: the model.
+        tokenizer: its tokenizer.
+        prompts: message lists, or strings.
+        max_new_tokens: most tokens of an answer.
+
+    Returns:
+        The ids of each prompt.
+
+    Raises:
+        DataError: messages, but no chat template; or, naming its number, a prompt that with an answer takes more
+            positions than the model has.
+    """
+    encoded = [encode_prompt(prompt, tokenizer) for prompt in prompts]
+    positions = model.max_positions
+    for number, ids in enumerate(encoded, start=1):
+        if positions is not None and len(ids) + max_new_tokens > positions:
+            raise DataError(
+                f"prompt {number} of {len(encoded)} has {len(ids)} tokens; with an answer of up to {max_new_tokens} "
+                f"that is more than the model's {positions} positions.",
+                hint="shorten it, or allow shorter answers (max_new_tokens)",
+            )
+    return encoded
 
 
 def _rows_of(dial: Dial, batch: Sequence[int]) -> Dial:

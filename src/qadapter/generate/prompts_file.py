@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..data.pairs import BadRow, RowProblem, checked_messages, checked_text
+from transformers import PreTrainedTokenizerBase
+
+from ..data.pairs import BadRow, RowProblem, check_role_order, checked_messages, checked_text
 from ..data.reading import read_rows
 from ..errors import DataError
 
@@ -31,7 +33,8 @@ def read_prompts(path: str | Path) -> list[PromptRow]:
         path: .jsonl, .json, .csv or .parquet.
 
     Raises:
-        DataError: a file that is missing, empty or damaged, or a row without a prompt; it names the row.
+        DataError: a file that is missing, empty or damaged, or a row without a prompt or with
+            a conversation that does not end with the user; it names the row.
     """
     rows = []
     for index, (location, row) in enumerate(read_rows(path)):
@@ -41,6 +44,18 @@ def read_prompts(path: str | Path) -> list[PromptRow]:
     return rows
 
 
+def chat_input(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    """A prompt as it is put to the model: as a user's message where it is a chat model, else the text to go on from."""
+    if isinstance(prompt, str) and tokenizer.chat_template:
+        return as_messages(prompt)
+    return prompt
+
+
+def as_messages(prompt: Prompt) -> list[dict[str, str]]:
+    """A prompt as a conversation, for those who read it as one."""
+    return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
 def _prompt(location: str, row: dict[str, Any]) -> Prompt:
     for field in _FIELDS:
         value = row.get(field)
@@ -48,7 +63,9 @@ def _prompt(location: str, row: dict[str, Any]) -> Prompt:
             if isinstance(value, str) and value.strip():
                 return checked_text(value, field)
             if isinstance(value, list) and value:
-                return checked_messages(value, field)
+                messages = checked_messages(value, field)
+                check_role_order(messages, field, ends_with="user")
+                return messages
         except RowProblem as problem:
             raise DataError(f"{location}: {problem}") from None
     raise DataError(

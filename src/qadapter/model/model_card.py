@@ -38,7 +38,7 @@ inputs = tokenizer.apply_chat_template(
 print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64, strength=1.0)[0]))
 ```
 
-`strength` is the dial: 0 is the base model, 1 what was trained, above 1 extrapolates.
+`strength` is the dial: 0 is the base model (at temperature α̃/α₀), 1 what was trained, above 1 extrapolates.
 
 {end}"""
 

@@ -19,8 +19,8 @@ class PreferenceOutput(NamedTuple):
     loss: Tensor
     """Mean of `pair_loss` over the pairs of this batch."""
     pair_loss: Tensor
-    """preference_loss + chi2_coef · chi2 + sft_coef · α̃ · chosen_nll, nats; of an anchor anchor_coef · anchor_kl.
-    Carries gradients."""
+    """preference_loss + chi2_coef · chi2 + sft_coef · α̃ · chosen_nll (per token where length_normalized), nats; of an
+    anchor anchor_coef · anchor_kl. Carries gradients."""
     preference_loss: Tensor
     """−log σ(margin), nats; without meaning for an anchor."""
     chi2: Tensor

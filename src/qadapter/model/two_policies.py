@@ -90,6 +90,11 @@ class TwoPolicies(PreTrainedModel):
         return base_fingerprint(self.base)
 
     @property
+    def max_positions(self) -> int | None:
+        """How many positions the base was made for; None where its config does not say."""
+        return getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
     def dtype(self) -> torch.dtype:
         return self.base.dtype
 

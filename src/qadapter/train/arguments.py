@@ -20,6 +20,18 @@ def _preset_field(meaning: str) -> Any:
     return field(default=None, metadata={"help": f"{meaning} (default: from the preset)"})
 
 
+def check_anchors(anchors: int | None, anchor_coef: float | None) -> None:
+    """Raise `ConfigError` for a number of anchors that cannot be, or anchors without a weight."""
+    if anchors is None or anchors < 0:
+        raise ConfigError(f"anchors must be at least 0, got {anchors}")
+    if anchors and not anchor_coef:
+        raise ConfigError(
+            f"{anchors} anchors with anchor_coef {anchor_coef} would be sampled and have no weight.",
+            hint=f"anchor_coef {PRESETS['default']['anchor_coef']:g} is the default preset's; anchors 0 leaves "
+            "them out",
+        )
+
+
 @dataclass
 class QAdapterTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments` with the method's fields, named as in TRL where the meaning is the same.
@@ -109,14 +121,7 @@ class QAdapterTrainingArguments(TrainingArguments):
             raise ConfigError(f"max_length must be at least 2 (a prompt and a response token), got {self.max_length}")
         if self.lora_r is None or self.lora_r < 1:
             raise ConfigError(f"lora_r must be at least 1, got {self.lora_r}")
-        if self.anchors is None or self.anchors < 0:
-            raise ConfigError(f"anchors must be at least 0, got {self.anchors}")
-        if self.anchors and not self.anchor_coef:
-            raise ConfigError(
-                f"{self.anchors} anchors with anchor_coef {self.anchor_coef} would be sampled and have no weight.",
-                hint=f"anchor_coef {PRESETS['default']['anchor_coef']:g} is the default preset's; anchors 0 leaves "
-                "them out",
-            )
+        check_anchors(self.anchors, self.anchor_coef)
         if self.auto_micro_batch and self.auto_find_batch_size:
             raise ConfigError(
                 "auto_micro_batch keeps the batch size and auto_find_batch_size of transformers changes it: choose one."

@@ -115,8 +115,7 @@ class QAdapterTrainer(CheckpointingTrainer):
             if not isinstance(dataset, Dataset) or dataset.column_names != PAIR_COLUMNS:
                 dataset = load_preference_dataset(dataset, on_bad_row=args.on_bad_row)
             rows = tokenize_dataset(dataset, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
-            positions = getattr(model.base.config.get_text_config(), "max_position_embeddings", None)
-            refuse_more_tokens_than_positions(rows, positions)
+            refuse_more_tokens_than_positions(rows, model.max_positions)
             return rows
 
         super().__init__(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import (
 
 from ...errors import ConfigError
 from ...generate import Answer
+from ...model import decoding_device
 from .judge import Verdict
 
 
@@ -30,6 +32,7 @@ class RewardModel:
         model: with one output; put in eval mode.
         tokenizer: its own, with a chat template.
         label: names it in the judge's name.
+        device: where it is while it judges; None leaves it where it is.
         batch_size: texts per batch; no result depends on it. A model whose config has no padding token reads one
             text at a time: it takes its reward from the very last position, and padding would move that.
     """
@@ -39,8 +42,15 @@ class RewardModel:
     cost: dict[str, Any] | None = None
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, label: str, *, batch_size: int = 8
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        label: str,
+        *,
+        device: str | torch.device | None = None,
+        batch_size: int = 8,
     ) -> None:
+        self._device = model.device if device is None else device
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, f"reward:{label}"
         config = model.config.get_text_config()
         # The model finds the end of a text by the padding token of its config, whatever the tokenizer's is.
@@ -70,11 +80,23 @@ class RewardModel:
             else:
                 encoded[index] = ids
         order = sorted(encoded, key=lambda index: len(encoded[index]))
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
-            for index, reward in zip(batch, self._rewards([encoded[i] for i in batch]), strict=True):
-                verdicts[index] = Verdict(reward) if reward == reward else Verdict(None, "the reward is not a number")
+        with self._on_its_device():
+            for start in range(0, len(order), self._batch_size):
+                batch = order[start : start + self._batch_size]
+                for index, reward in zip(batch, self._rewards([encoded[i] for i in batch]), strict=True):
+                    is_number = reward == reward
+                    verdicts[index] = Verdict(reward) if is_number else Verdict(None, "the reward is not a number")
         return [verdicts[index] for index in range(len(answers))]
+
+    @contextmanager
+    def _on_its_device(self) -> Iterator[None]:
+        """On the GPU while it judges: between two calls a comparison trains, and needs the room."""
+        resting = self.model.device
+        self.model.to(self._device)
+        try:
+            yield
+        finally:
+            self.model.to(resting)
 
     def _encode(self, prompt: list[dict[str, str]], text: str) -> list[int]:
         messages = [*prompt, {"role": "assistant", "content": text}]
@@ -91,7 +113,7 @@ class RewardModel:
 
 
 def load_reward_model(name: str | Path, *, batch_size: int = 8) -> RewardModel:
-    """Load a reward model, onto the GPU if there is one.
+    """Load a reward model. It judges on the GPU if there is one.
 
     Args:
         name: folder or hub id; safetensors, and no code that comes with the model is run.
@@ -124,9 +146,7 @@ def load_reward_model(name: str | Path, *, batch_size: int = 8) -> RewardModel:
             f"{' …' if len(missing) > 3 else ''}.",
             hint="a causal LM is no reward model; give one that was trained as AutoModelForSequenceClassification",
         )
-    if torch.cuda.is_available():
-        model.to("cuda")
-    return RewardModel(model, tokenizer, str(name), batch_size=batch_size)
+    return RewardModel(model, tokenizer, str(name), device=decoding_device(), batch_size=batch_size)
 
 
 def _from_pretrained(auto: Any, name: str | Path, **kwargs: Any) -> Any:

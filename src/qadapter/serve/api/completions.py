@@ -43,9 +43,10 @@ async def begin(service: Service, body: CompletionRequest) -> Answer:
     if len(prompts) > service.engine.limits.max_queue:
         most = service.engine.limits.max_queue
         raise ApiError(400, f"prompt: at most {most} prompts here, got {len(prompts)}", param="prompt")
+    rooms = [service.room(ids, body.max_tokens, _DEFAULT_MAX_TOKENS, "prompt") for ids in prompts]
     requests = [
-        service.request(body, ids, service.room(ids, body.max_tokens, _DEFAULT_MAX_TOKENS, "prompt"), body.logprobs)
-        for ids in prompts
+        service.request(body, ids, room, body.logprobs, continues=True)
+        for ids, room in zip(prompts, rooms, strict=True)
     ]
     return CompletionAnswer(service, body, sum(map(len, prompts)), Answering(service, requests))
 

@@ -89,7 +89,7 @@ class PolicyFields(Strict):
     model: str
     """A name of `GET /v1/models`."""
     strength: Dial | None = None
-    """η: 0 is the base policy, 1 what was trained (the default), above 1 extrapolates."""
+    """η: 0 is the base policy (at temperature α̃/α₀), 1 what was trained (the default), above 1 extrapolates."""
     alpha_0: Dial | None = None
     """α₀; default the trained one."""
     alpha_tilde: Annotated[Finite, Field(gt=0)] | None = None

@@ -154,7 +154,13 @@ class Service:
         return asked
 
     def request(
-        self, fields: GenerationFields, prompt_ids: Sequence[int], max_tokens: int, top_logprobs: int | None
+        self,
+        fields: GenerationFields,
+        prompt_ids: Sequence[int],
+        max_tokens: int,
+        top_logprobs: int | None,
+        *,
+        continues: bool = False,
     ) -> Request:
         """What the engine is asked for.
 
@@ -180,6 +186,7 @@ class Service:
             ),
             emit=_nobody_listens,
             choices=choices,
+            continues=continues,
             deadline=time.monotonic() + timeout,
         )
 

@@ -32,7 +32,7 @@ class Choice:
         self.sampler = Sampler(request.sampling, number)
         self.last_token = request.prompt_ids[-1]
         self.tokens = 0
-        self._detokenizer = Detokenizer(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer, request.prompt_ids if request.continues else ())
         self._stop_strings = StopStrings(request.sampling.stop)
         self._reports: list[TokenLogprob] = []  # those that wait for their text to be shown
         self._decoded = self._shown = 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from transformers import PreTrainedTokenizerBase
 
 _INCOMPLETE = "\ufffd"
+_CONTEXT = 5  # the longest character takes four tokens
 
 
 class Detokenizer:
@@ -14,13 +17,14 @@ class Detokenizer:
 
     Args:
         tokenizer: of the model.
+        before: the tokens whose text this one goes on from. Some tokenizers drop a space where a text begins.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, before: Sequence[int] = ()) -> None:
         self.tokenizer = tokenizer
-        self.ids: list[int] = []
+        self.ids: list[int] = list(before[-_CONTEXT:])
         # Text is decoded from `_context` on; that of the tokens before `_done` has been released.
-        self._context = self._done = 0
+        self._context, self._done = 0, len(self.ids)
         self.held = ""
         """The text that is not certain yet, as it would read if no token followed."""
 

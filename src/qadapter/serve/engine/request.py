@@ -85,5 +85,7 @@ class Request:
     """Called in the engine's thread: quick, and without exceptions. Nothing comes after a `Failed`, nor after the last
     choice's last `Delta`, nor once the request was cancelled."""
     choices: int = 1
+    continues: bool = False
+    """Whether the answer's text goes on from the prompt's, and is no message of its own."""
     deadline: float = math.inf
     """On the clock of `time.monotonic`."""
