@@ -55,6 +55,7 @@ CONSTANTS: Methods = {
     "rho 0.5": ours(alpha_0=0.05),
     "chi2_coef 0": ours(chi2_coef=0.0),
     "chi2_coef 3": ours(chi2_coef=3.0),
+    "alpha_tilde 0.05": ours(alpha_0=0.05, alpha_tilde=0.05),
     "alpha_tilde 0.3": ours(alpha_0=0.3, alpha_tilde=0.3),
     "value_state same": ours(value_state="same"),
     "length_normalized, alpha_tilde 3": ours(length_normalized=True, alpha_0=3.0, alpha_tilde=3.0),
