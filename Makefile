@@ -5,8 +5,12 @@
 #   make bench PAIRS=FILE   speed and memory against TRL, the plain base and others (benchmarks/README.md)
 SHELL := /bin/bash
 PYTHON ?= python3
+# Most tests use one core.
+TEST_WORKERS ?= 2
 BIN := .venv/bin
 STAMP := .venv/.installed
+
+PYTEST := $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 VLLM := .venv-vllm/bin
 VLLM_STAMP := .venv-vllm/.installed
@@ -41,10 +45,10 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 test: lint types
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: lint types
-	QADAPTER_REAL_MODEL=1 $(BIN)/python -m pytest
+	QADAPTER_REAL_MODEL=1 $(PYTEST)
 
 # vLLM asks for an older transformers than the rest is developed with: an environment of its own, every package pinned.
 $(VLLM_STAMP): pyproject.toml constraints-vllm.txt
