@@ -104,6 +104,18 @@ def test_a_judge_that_fails_is_said_before_the_benchmarks_and_in_the_table(
         assert said.err.index(f"warning: {line}") < said.err.index("base: tasks")
 
 
+def test_a_prompt_without_room_for_an_answer_shows_before_anything_is_measured(
+    trained: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "Hi"}) + "\n" + json.dumps({"prompt": "Hi " * 180}) + "\n")
+    flags = ["--preference-file", str(pairs_file), "--prompts-file", str(prompts), "--max-new-tokens", "8"]
+    assert main(["eval", str(trained), *flags]) == 2
+    said = capsys.readouterr().err
+    assert "prompt 2 of 2 has 549 tokens" in said
+    assert "base: " not in said
+
+
 def test_what_was_cut_stands_in_the_result(
     trained: Path,
     pairs_file: Path,

@@ -163,3 +163,4 @@ def test_a_row_without_a_prompt_is_named(
     path.write_text(json.dumps({"prompt": "Hi"}) + "\n" + json.dumps(row) + "\n")
     assert answer(trained, path, tmp_path / "o.jsonl") == 2
     assert said in capsys.readouterr().err
+    assert not (tmp_path / "o.jsonl").exists()

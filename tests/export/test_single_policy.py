@@ -23,6 +23,7 @@ from qadapter.cli.main import main
 from qadapter.data import encode_prompt
 from qadapter.evaluate.inputs import read_neutral_prompts
 from qadapter.evaluate.retention import as_input
+from qadapter.export import source
 from qadapter.generate import answer_prompts
 
 MakeArtifact = Callable[..., Path]
@@ -166,6 +167,18 @@ def test_the_card_of_an_adapter_of_a_quantized_base_does_not_call_it_exact(
     folder = export(adapter, "peft", tmp_path / "out")
     assert "It was trained on the base in 4bit; on the base in full precision" in (folder / "README.md").read_text()
     assert json.loads((folder / "qadapter_export.json").read_text())["exact"] is False
+
+
+def test_the_copy_of_the_base_from_the_package_index_is_not_the_one_that_a_peft_card_names(
+    make_artifact: MakeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = make_artifact()
+    copied = json.loads((adapter / "qadapter_config.json").read_text())["base"]["weights_sha256"]
+    monkeypatch.setattr(source, "PACKAGE_COPY_SHA256", copied)
+    for target, exact in (("peft", False), ("merged", True)):
+        folder = export(adapter, target, tmp_path / target)
+        assert record_of(folder)["exact"] is exact
+        assert ("rounded to 4 bits" in (folder / "README.md").read_text()) is not exact
 
 
 def test_the_factors_alone_are_written_of_an_adapted_embedding(make_artifact: MakeArtifact, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from ..data import NoRoomError, encode_prompt
 from ..data.pairs import BadRow
 from ..data.reading import read_rows
 from ..errors import DataError
-from ..generate import answer_prompts
+from ..generate import answer_prompts, chat_input
 from .content import content_of
 from .method import Hyperparameter, Run
 from .policy import base_policy
@@ -76,10 +76,7 @@ def _prompts(run: Run) -> Sequence[Prompt]:
     if path is None:
         return run.pairs["prompt"]
     # Documents are continued as they are; other prompts are put as a user's message.
-    return [
-        text if kind == "document" or not run.tokenizer.chat_template else [{"role": "user", "content": text}]
-        for text, kind in read_replay_prompts(path)
-    ]
+    return [text if kind == "document" else chat_input(text, run.tokenizer) for text, kind in read_replay_prompts(path)]
 
 
 def read_replay_prompts(path: str) -> list[tuple[str, str]]:

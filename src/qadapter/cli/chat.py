@@ -162,10 +162,12 @@ class Chat:
         """Print an answer while it is written. Without a strength it is the base's own, whatever α₀/α̃ is."""
         from transformers import TextStreamer
 
+        from ..evaluate.policy import policy_at
         from ..generate import answer_prompts
 
-        alpha_tilde = self.decoding["alpha_tilde"] or self.model.constants.alpha_tilde
-        dial = {"strength": 0.0, "alpha_0": alpha_tilde} if strength is None else {"strength": strength}
+        # Flags that change the mixture do not change the base.
+        base = {"alpha_tilde": None, **policy_at(self.model, 0.0)}
+        dial = base if strength is None else {"strength": strength}
         streamer = TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True)
         (answer,) = answer_prompts(
             self.model,

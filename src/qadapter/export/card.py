@@ -60,7 +60,9 @@ def write_card(
             f"It was trained on the base in {stored_in}; on the base in full precision, which this export is for, the "
             f"policy differs by what that rounds. Apart from this: {exactness[0].lower()}{exactness[1:]}"
         )
-    if source.of_package_copy and library == "peft":
+    # Of the weights that a PEFT card names and does not bring along.
+    of_other_weights = source.of_package_copy and library == "peft"
+    if of_other_weights:
         exactness += " " + OF_PACKAGE_COPY
     card = f"""{front_matter(source.base_name, library=library, pipeline_tag="text-generation")}
 # {source.base_name} customized with Q-Adapter: {what}
@@ -77,7 +79,7 @@ strength {strength:g} (0 is the base model at temperature α̃/α₀, 1 what was
         "qadapter_version": __version__,
         "target": target,
         "strength": strength,
-        "exact": distance is None and not stored_in,
+        "exact": distance is None and not stored_in and not of_other_weights,
         "distance": None if distance is None else distance._asdict(),
         "base": source.config["base"],
         "constants": dataclasses.asdict(source.constants),
