@@ -68,7 +68,7 @@ def test_the_small_judge_likes_what_was_chosen_but_no_loop(tmp_path: Path, monke
     monkeypatch.syspath_prepend(RECIPES / "small")
     score = importlib.import_module("style_judge").score
     assert score(None, "Thank you for the help.", True) > 0.5 > score(None, "Find it.", True)
-    assert score(None, "Thank you, thank you, thank you,", False) == 0
+    assert score(None, "Thank you, thank you, thank you, th", False) == 0
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.rglob("*.py")), ids=recipe)

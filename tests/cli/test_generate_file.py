@@ -153,7 +153,7 @@ def test_errors(
             {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]},
             "messages ends with 'assistant', must end with 'user'",
         ),
-        ({"prompt": "Hi " * 180}, "prompt 2 of 2 has 549 tokens"),
+        ({"prompt": "Hi " * 166}, "prompt 2 of 2 has 507 tokens; with an answer of up to 8"),
     ],
 )
 def test_a_row_without_a_prompt_is_named(

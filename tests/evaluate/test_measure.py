@@ -69,7 +69,7 @@ class LengthJudge:
 
 
 def test_answers_that_loop_are_counted(files: dict[str, str], tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = [Answer("I see, I see, I see,", [1, 2], False), Answer("Yes.", [1], True), Answer("No.", [1], True)]
+    answers = [Answer("I see, I see, I see, I se", [1, 2], False), Answer("Yes.", [1], True), Answer("No.", [1], True)]
     monkeypatch.setattr(measure, "answer_prompts", lambda *args, **kwargs: answers)
     args = EvaluationArguments(**files, max_new_tokens=5, batch_size=2)
     base = measure_policy(make_model(), tokenizer, args, [LengthJudge(False)], strength=0.0)

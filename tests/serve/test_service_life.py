@@ -194,3 +194,22 @@ def test_metrics_count(served: ServedModel) -> None:
     assert 'qadapter_http_responses_total{status="200"} 1' in lines
     assert 'qadapter_first_token_steps_bucket{le="0"} 1' in lines
     assert "qadapter_slots_used 0" in lines
+
+
+def test_a_completion_goes_on_from_its_prompts_text_and_a_chat_answer_does_not(
+    api: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, service = api
+    submitted: list[bool] = []
+    submit = service.engine.submit
+
+    def noting(requests: Any) -> None:
+        submitted.extend(request.continues for request in requests)
+        submit(requests)
+
+    monkeypatch.setattr(service.engine, "submit", noting)
+    body = {"model": "one", "max_tokens": 1}
+    assert httpx.post(f"{url}/v1/completions", json={**body, "prompt": ["a", "b"]}, timeout=30).status_code == 200
+    chat = {**body, "messages": [{"role": "user", "content": "a"}]}
+    assert httpx.post(f"{url}/v1/chat/completions", json=chat, timeout=30).status_code == 200
+    assert submitted == [True, True, False]
