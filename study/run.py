@@ -101,7 +101,7 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     "others": {
         "methods": {
-            "DPO": {**DPO, "learning_rate": [2e-4, 5e-4, 1e-3]},
+            "DPO": BEST_DPO,
             "RPO": {**DPO, "sft_coef": 0.2, "learning_rate": 5e-4},
             "IPO": {"method": "ipo", "learning_rate": 5e-4},
             "KTO": {"method": "kto", "learning_rate": 5e-4},
