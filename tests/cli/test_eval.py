@@ -132,6 +132,16 @@ def test_what_was_cut_stands_in_the_result(
     assert "held-out responses cut at max_length" in (tmp_path / "report.html").read_text()
 
 
+def test_prompts_that_are_plain_text_stand_in_the_report(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pairs, report = tmp_path / "pairs.jsonl", tmp_path / "report.html"
+    pairs.write_text('{"prompt": "the cat", "chosen": " is here", "rejected": " is not"}\n')
+    flags = ["--preference-file", str(pairs), "--max-new-tokens", "2", *CHECKERS, "--report", str(report)]
+    evaluate(capsys, str(trained), *flags)
+    assert "the cat" in report.read_text()
+
+
 def test_the_benchmarks_come_after_all_that_a_judge_may_refuse(
     trained: Path, pairs_file: Path, questions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

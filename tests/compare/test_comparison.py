@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from judge_server import completion, serving
 from safetensors.torch import load_file, save_file
 
 from qadapter import QAdapterForCausalLM
@@ -277,6 +278,55 @@ def test_a_judge_that_was_given_up_is_no_finished_job(values: Values, monkeypatc
     with pytest.raises(QAdapterError, match=r"endpoint:m was not asked about 1 of 3 answers: HTTP 503\n.*run the same"):
         compare(values())
     assert not list(Path(values()["output_dir"]).rglob("*.json"))
+
+
+def test_a_judge_that_does_not_answer_shows_before_anything_is_trained(
+    values: Values, pretended: list[TrainingJob], measured: list[float]
+) -> None:
+    endpoint = {"judge_endpoint": "http://127.0.0.1:1/v1", "judge_model": "m", "judge_retries": 0}
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="does not answer"):
+            compare(values(**endpoint))
+    assert pretended == []
+    assert measured == [0], "the base, once, whose answers no judge is asked about"
+
+
+def test_what_judging_took_is_summed(values: Values, pretended: list[TrainingJob], tmp_path: Path) -> None:
+    with serving() as server:
+        server.respond = lambda body: completion("tie")
+        config = values(
+            judge_endpoint=server.url, judge_model="m", judge_cache=str(tmp_path / "cache.jsonl"),
+            judge_price_in=1e4, judge_price_out=0.0,
+        )  # fmt: skip
+        results, _ = compare(config)
+    judged = results["judging"]["endpoint:m"]
+    assert judged["requests"] == len(server.bodies) > 0
+    assert judged["usd"] == pytest.approx(len(server.bodies))  # 100 tokens each
+    assert results["facts"]["judge endpoint:m"].startswith(f"{len(server.bodies)} requests, ")
+    assert results["facts"]["judge endpoint:m"].endswith(f"0 failed, ${len(server.bodies)}.00")
+
+
+def test_held_out_prompts_that_were_trained_on_are_counted(
+    values: Values, files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lines = (files / "pairs.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "train.jsonl").write_text("".join(lines[:5]))
+    (tmp_path / "heldout.jsonl").write_text("".join(lines[5:]))
+    make_plan(
+        *build(TYPES, values(train_file=str(tmp_path / "train.jsonl"), eval_file=str(tmp_path / "heldout.jsonl")))
+    )
+    assert "held-out pairs have a prompt" not in caplog.text
+    make_plan(*build(TYPES, values(train_file=str(tmp_path / "train.jsonl"))))
+    assert "5 of the 8 held-out pairs have a prompt of the training pairs" in caplog.text
+
+
+def test_only_the_first_pairs_are_measured(values: Values, pretended: list[TrainingJob]) -> None:
+    results, _ = compare(values(max_pairs=2, methods={"DPO": {"method": "dpo"}}))
+    assert results["facts"]["held-out pairs"].endswith("pairs.jsonl (2)")
+    assert results["facts"]["prompts answered"] == 2
+    (line,) = results["lines"]
+    assert line["hyperparameters"] == {}
+    assert line["trained_with"]["beta"] == 0.1
 
 
 @pytest.mark.parametrize("ties", [0, 2])

@@ -291,6 +291,73 @@ def test_after_many_failures_in_a_row_the_rest_is_not_asked(server: JudgeServer,
     assert judge.cost["failed"] == 40
 
 
+def test_questions_that_are_refused_do_not_give_up_a_judge_that_has_judged(server: JudgeServer, tmp_path: Path) -> None:
+    """Resumed, only those are left that a filter refuses, and they come in a row."""
+    ask(judge_of(server, tmp_path), ("one", "two"))
+    for refusal in (error(400, "filtered"), completion("I cannot."), error(500, "down")):
+        server.respond = lambda body, refusal=refusal: refusal
+        judge = judge_of(server, tmp_path, retries=0, concurrency=1)
+        verdicts = ask(judge, ("one", "two"), *[(f"bad {i}", "two") for i in range(30)])
+        assert verdicts[0].score is not None
+        given_up = [verdict for verdict in verdicts if not verdict.asked]
+        assert bool(given_up) == (refusal == error(500, "down"))
+
+
+def test_a_model_that_cannot_judge_is_given_up(server: JudgeServer, tmp_path: Path) -> None:
+    server.respond = lambda body: completion("What a nice question!")
+    verdicts = ask(judge_of(server, tmp_path, concurrency=1), *[(f"one {i}", "two") for i in range(30)])
+    assert not verdicts[-1].asked
+    assert len(server.bodies) <= 3 * 22
+
+
+def test_a_forbidden_text_is_a_failure_where_others_were_taken(server: JudgeServer, tmp_path: Path) -> None:
+    """Some servers say 403 where their moderation flags a prompt."""
+    server.respond = lambda body: error(403, "flagged") if "bad" in outputs(body) else completion("tie")
+    judge = judge_of(server, tmp_path, concurrency=1)
+    assert ask(judge, ("one", "two"), ("bad", "two")) == [
+        Verdict(0.5, "a tie in both orders"),
+        Verdict(None, "HTTP 403: flagged"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "says"),
+    [
+        (error(401, "go away"), "JUDGE_KEY holds a key that it does not accept"),
+        (error(403, "go away"), "JUDGE_KEY holds a key that it does not accept"),
+        (error(404), "no model 'judge-1'"),
+        (error(400, "no such field"), "does not answer: HTTP 400: no such field"),
+        (error(503, "asleep"), "does not answer: HTTP 503: asleep"),
+        (None, "does not answer"),
+    ],
+)
+def test_what_every_question_would_meet_shows_in_the_check(
+    server: JudgeServer, tmp_path: Path, trouble: Any, says: str
+) -> None:
+    server.respond = lambda body: trouble
+    with pytest.raises(ConfigError, match=says):
+        judge_of(server, tmp_path).check()
+
+
+def test_the_check_is_one_request_and_is_counted(server: JudgeServer, tmp_path: Path) -> None:
+    judge = judge_of(server, tmp_path, request={"top_p": 1})
+    judge.check()
+    (body,) = server.bodies
+    assert (body["model"], body["top_p"]) == ("judge-1", 1)
+    for requests in (3, 2):
+        ask(judge, (f"one {requests}", "two"))
+        assert judge.cost is not None
+        assert (judge.cost["requests"], judge.cost["prompt_tokens"]) == (requests, 100 * requests)
+
+
+def test_a_server_that_is_gone_is_no_reason_where_all_may_be_judged(server: JudgeServer, tmp_path: Path) -> None:
+    ask(judge_of(server, tmp_path), ("one", "two"))
+    server.respond = lambda body: error(401)
+    judge = judge_of(server, tmp_path)
+    judge.check()
+    assert ask(judge, ("one", "two"))[0].score is not None
+
+
 @pytest.mark.parametrize(
     ("status", "says"),
     [

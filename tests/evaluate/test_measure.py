@@ -55,6 +55,8 @@ class LengthJudge:
         self.needs_reference = needs_reference
         self.name = "endpoint:length" if needs_reference else "checker:length"
 
+    def check(self) -> None: ...
+
     def judge(self, prompts, answers, references=None):
         assert (references is not None) or not self.needs_reference
         scores = [float(len(answer.text)) for answer in answers]

@@ -84,6 +84,8 @@ def _evaluate(
         raise ConfigError("there are judges but no prompts to answer.", hint="give --prompts-file or --preference-file")
     if judges or measured.prompts_file:
         encode_prompt(inputs.prompts[0], tokenizer)
+    for judge in judges:
+        judge.check()
     loading = {name: getattr(run_args, name) for name in ("base", "dtype", "load_in", "trust_remote_code")}
     model, tokenizer = load(argparse.Namespace(directory=directory, seed=measured.seed, **loading))
 
@@ -139,9 +141,9 @@ def _evaluate(
         record |= {**slow, "seconds": record["seconds"] | slow["seconds"]}
     finished = result()
     text = _save(finished, run_args.output)
+    print(text if run_args.json else table(base, policies))
     if run_args.report:
         _report(finished, Path(run_args.report))
-    print(text if run_args.json else table(base, policies))
 
 
 def _result(

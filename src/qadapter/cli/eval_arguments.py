@@ -60,7 +60,7 @@ class EvalRunArguments:
 
 TYPES = (EvalRunArguments, EvaluationArguments, JudgeArguments)
 _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("what was gained: pairs", ("preference_file", "style", "on_bad_row")),
+    ("what was gained: pairs", ("preference_file", "max_pairs", "style", "on_bad_row")),
     ("what was gained: fresh answers", ("prompts_file", "max_prompts", "max_new_tokens")),
     ("judges of fresh answers", tuple(entry.name for entry in dataclasses.fields(JudgeArguments))),
     ("what was kept", ("neutral_file", "text_file", "max_documents", "tasks", "task_limit", "num_fewshot",

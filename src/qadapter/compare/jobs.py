@@ -46,6 +46,8 @@ class Jobs:
     def __init__(self, folder: Path, total: int, say: Callable[[str], None], *, report_only: bool = False) -> None:
         self.folder, self.total, self.say, self.report_only = folder, total, say, report_only
         self.done = 0
+        self.versions = set[str]()
+        """Of qadapter, that did the jobs asked for so far."""
         self._seconds: dict[str, list[float]] = {}
         self._left: dict[str, int] = {}
 
@@ -76,6 +78,7 @@ class Jobs:
             finished = {"job": title, "qadapter_version": __version__, **make()}
             finished["seconds"] = round(time.monotonic() - started, 2)
             self._write(name, finished)
+        self.versions.add(finished["qadapter_version"])
         self._seconds.setdefault(kind, []).append(finished["seconds"])
         note = f"{finished['seconds']:7.0f} s{self._time_left()}" if made else "   done before"
         self.say(f"[{self.done:>{len(str(self.total))}}/{self.total}] {title:<64}{note}")

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from datasets import Dataset
 
 from ..baselines import CommonArguments, TrainingJob
 from ..baselines.content import content_of
@@ -26,6 +30,8 @@ from .axes import NO_JUDGE, choose_behaviour
 from .fingerprint import benchmark_inputs, content_of_pairs, evaluation_inputs, training_inputs
 from .jobs import finished_jobs, job_name, jobs_folder
 from .methods import Line, lines_of, reference_line
+
+logger = logging.getLogger(__name__)
 
 TYPES = (CompareArguments, CommonArguments, EvaluationArguments, JudgeArguments)
 """The keys of a config file. Those that training and evaluation share (style, on_bad_row, max_length) mean both."""
@@ -114,6 +120,7 @@ def make_plan(
     output_dir = Path(arguments.output_dir)
     runs = _runs(arguments, common, lines, output_dir)
     pairs = training_pairs(common, label_noise=0.0, seed=0)
+    _warn_of_shared_prompts(pairs, inputs)
     with without_warnings():  # each run says of its pairs what there is to say
         tokenize_dataset(pairs, tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
     return Plan(
@@ -121,6 +128,16 @@ def make_plan(
         evaluation_inputs(evaluation, judging, with_benchmarks=arguments.frontier_x == "tasks"),
         benchmark_inputs(evaluation),
     )  # fmt: skip
+
+
+def _warn_of_shared_prompts(training: Dataset, inputs: EvaluationInputs) -> None:
+    trained = {json.dumps(prompt) for prompt in training["prompt"]}
+    held_out = [json.dumps(prompt) for prompt in inputs.pairs["prompt"]] if inputs.pairs is not None else []
+    if shared := sum(prompt in trained for prompt in held_out):
+        logger.warning(
+            "%d of the %d held-out pairs have a prompt of the training pairs: what is measured on them was partly seen "
+            "in training.", shared, len(held_out),
+        )  # fmt: skip
 
 
 @contextmanager

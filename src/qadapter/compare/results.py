@@ -6,7 +6,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from .. import __version__
 from ..evaluate import Interval
 from .axes import axis_label, behaviour, forgetting, gained
 from .frontier import Point, area_under, cost_of
@@ -25,13 +24,15 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         frontier_x, frontier_y  {name, label} of the axes; x is forgetting, y behaviour
         reference, x_limit      the label of the line that others are compared with; the limit of the areas
         base                    figures of the base
-        lines                   one per line of the frontier: label, method, hyperparameters (of the best candidate),
-                                interpolation, label_noise, points [{strength, x, y, figures}] with {value, low, high}
-                                each and the base first, area, area_by_seed, equal_behaviour, at_reference, cost. Points
-                                but the base's have also gain, y less the base's, paired by prompt; where tasks were
-                                measured tasks_drop, the mean drop of those in which more is better
+        lines                   one per line of the frontier: label, method, hyperparameters (of the best candidate, as
+                                given), trained_with (all of them, defaults included), interpolation, label_noise,
+                                points [{strength, x, y, figures}] with {value, low, high} each and the base first,
+                                area, area_by_seed, equal_behaviour, at_reference, cost. Points but the base's have also
+                                gain, y less the base's, paired by prompt; where tasks were measured tasks_drop, the
+                                mean drop of those in which more is better
         runs                    one per training run, those of sweeps included: label, hyperparameters, seed, drawn, and
                                 its figures at strength 1
+        judging                 judge → what its server was asked for all of it (see `Cost`)
         facts                   what the comparison was made with
 
         equal_behaviour: {share of the reference's gain at strength 1, behaviour, x}: the least forgetting at which the
@@ -58,7 +59,8 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
             for label, result in by_label.items()
         ],
         "runs": [run for result in comparison.lines for run in _runs(plan, comparison.base, result)],
-        "facts": _facts(plan, comparison.base),
+        "judging": _judging(comparison),
+        "facts": _facts(plan, comparison),
     }
 
 
@@ -74,6 +76,7 @@ def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[s
         "label": result.line.label,
         "method": result.line.method,
         "hyperparameters": best.hyperparameters,
+        "trained_with": plan.runs[result.line.label, result.best][0].inputs["hyperparameters"],
         "interpolation": result.line.interpolation,
         "label_noise": result.line.label_noise,
         "points": [
@@ -234,7 +237,24 @@ def _runs(plan: Plan, base: _Record, result: LineResult) -> list[dict[str, Any]]
     ]
 
 
-def _facts(plan: Plan, base: dict[str, Any]) -> dict[str, Any]:
+def _judging(comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """The costs of all measurements, those of sweeps included, summed; `usd` is None without prices."""
+    measured = [comparison.base]
+    for result in comparison.lines:
+        measured += [record for candidate in result.candidates for record in candidate.records]
+        measured += [record for strength, records in result.records.items() if strength != 1 for record in records]
+    found: dict[str, dict[str, Any]] = {}
+    for record in measured:
+        for name, judge in record.get("judges", {}).items():
+            if judge["cost"] is not None:
+                sums = found.setdefault(name, dict.fromkeys(judge["cost"], 0))
+                for key, value in judge["cost"].items():
+                    sums[key] = None if value is None or sums[key] is None else sums[key] + value
+    return found
+
+
+def _facts(plan: Plan, comparison: Comparison) -> dict[str, Any]:
+    base = comparison.base
     cut = base["preference"].get("cut_responses")  # records of before it was noted lack it
     common, evaluation = plan.common, plan.evaluation
     return {
@@ -253,5 +273,13 @@ def _facts(plan: Plan, base: dict[str, Any]) -> dict[str, Any]:
         f"modules {common.lora_target_modules or 'all linear layers but the LM head'}",
         "schedule": f"{common.lr_scheduler_type}, warm-up {common.warmup_steps:g}",
         "seeds": ", ".join(map(str, plan.arguments.seeds)),
-        "qadapter": __version__,
+        **{f"judge {name}": _in_words(cost) for name, cost in _judging(comparison).items()},
+        "qadapter": ", ".join(comparison.versions),
     }
+
+
+def _in_words(cost: dict[str, Any]) -> str:
+    words = [
+        f"{cost[key]} {key.replace('_', ' ')}" for key in ("requests", "cached", "retries", "asked_again", "failed")
+    ]
+    return ", ".join([*words, *([] if cost["usd"] is None else [f"${cost['usd']:.2f}"])])

@@ -52,6 +52,8 @@ class Comparison(NamedTuple):
 
     base: dict[str, Any]
     lines: list[LineResult]
+    versions: list[str]
+    """Of qadapter, that did the jobs; more than one where it was upgraded in between."""
 
 
 def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool = False) -> Comparison:
@@ -86,7 +88,7 @@ def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool 
             slow = [workshop.benchmarks(run, line, strength) for run in runs]
             records[strength] = [fast | more for fast, more in zip(records[strength], slow, strict=True)]
         lines.append(LineResult(line, candidates, best, records))
-    return Comparison(base, lines)
+    return Comparison(base, lines, sorted(workshop.jobs.versions))
 
 
 def best_candidate(candidates: list[CandidateResult], base: dict[str, Any], plan: Plan) -> int:
@@ -121,6 +123,7 @@ class _Workshop:
         self.say, self._told = say, set[str]()
         self._loaded: tuple[Path, QAdapterForCausalLM] | None = None
         self._base_record: dict[str, Any] | None = None
+        self._judges_checked = False
 
     def base(self) -> dict[str, Any]:
         """The base's record."""
@@ -135,6 +138,7 @@ class _Workshop:
         """The facts of a training run; its artifact is there where a measurement still needs it."""
 
         def make() -> dict[str, Any]:
+            self._check_judges()
             self._unload()
             return {"inputs": _shown(run), "facts": dataclasses.asdict(run_in_process(run.job, _log_file(run)))}
 
@@ -144,6 +148,13 @@ class _Workshop:
                 self._told.add(warning)
                 self.say(f"warning: {warning}")
         return facts
+
+    def _check_judges(self) -> None:
+        """Once, and only where something slow is about to start."""
+        if not self._judges_checked:
+            for judge in self.plan.judges:
+                judge.check()
+            self._judges_checked = True
 
     def measure(self, run: PlannedRun, line: Line, strength: float) -> dict[str, Any]:
         """The record of a run's policy at a strength."""

@@ -19,6 +19,7 @@ class EvaluationArguments:
     preference_file: str | None = _meaning(
         "held-out pairs, in any format that `train` reads; of a hub data set its split test"
     )
+    max_pairs: int | None = _meaning("read only the first so many usable pairs of the preference file")
     style: str | None = _meaning("for DSP raw records: the style whose response is chosen")
     prompts_file: str | None = _meaning(
         "prompts that are answered afresh, {prompt}, {messages} or {instruction} per row (default: those of the "
@@ -44,7 +45,7 @@ class EvaluationArguments:
 
     def __post_init__(self) -> None:
         for name, lowest in (
-            *(("max_prompts", 1), ("max_new_tokens", 1), ("max_documents", 1), ("task_limit", 1)),
+            *(("max_pairs", 1), ("max_prompts", 1), ("max_new_tokens", 1), ("max_documents", 1), ("task_limit", 1)),
             *(("num_fewshot", 0), ("max_length", 2), ("batch_size", 1)),
         ):
             value = getattr(self, name)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..generate import as_messages
 from .figures import figure_rows
 from .plots import BASE, TRAINED, subplots, svg
 from .report import page_template
@@ -47,7 +48,7 @@ def write_evaluation_report(
             for record in policies
             for line in record["agreement"]
         ],
-        prompts=[item["prompt"][-1]["content"] for item in _shown(base)],
+        prompts=[as_messages(item["prompt"])[-1]["content"] for item in _shown(base)],
         answers={
             "base" if record is base else f"strength {record['strength']:g}": [
                 item["answer"] + ("" if item["finished"] else " …") for item in _shown(record)

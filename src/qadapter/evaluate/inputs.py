@@ -50,6 +50,7 @@ def read_inputs(args: EvaluationArguments, tokenizer: PreTrainedTokenizerBase) -
     if args.preference_file:
         rows = load_preference_dataset(args.preference_file, split="test", style=args.style, on_bad_row=args.on_bad_row)
         pairs = usable_pairs(rows, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
+        pairs = pairs.select(range(min(len(pairs), args.max_pairs or len(pairs))))
     if args.prompts_file:
         prompts = [chat_input(row.prompt, tokenizer) for row in read_prompts(args.prompts_file)]
     else:
@@ -60,7 +61,7 @@ def read_inputs(args: EvaluationArguments, tokenizer: PreTrainedTokenizerBase) -
         prompts=_different(prompts)[: args.max_prompts],
         neutral=read_neutral_prompts(args.neutral_file),
         documents=_documents(args.text_file)[: args.max_documents] if args.text_file else [],
-        tasks=load_tasks(args.tasks) if args.tasks else [],
+        tasks=load_tasks(args.tasks, num_fewshot=args.num_fewshot) if args.tasks else [],
     )
 
 

@@ -32,7 +32,16 @@ class Reply(NamedTuple):
 
 
 class RequestFailedError(Exception):
-    """A request had no success; the text says why, without the key."""
+    """A request had no success; the text says why, without the key.
+
+    Args:
+        words: why.
+        lost: whether the server could not be had (no response, or turned away until the end); else it refused this one.
+    """
+
+    def __init__(self, words: str, *, lost: bool) -> None:
+        super().__init__(words)
+        self.lost = lost
 
 
 class ChatClient:
@@ -59,6 +68,7 @@ class ChatClient:
     ) -> None:
         self.url, self.key = f"{base_url.rstrip('/')}/chat/completions", key
         self._timeout, self._retries, self._wait, self._jitter = timeout, retries, wait, jitter
+        self._served = False
 
     def complete(self, body: Mapping[str, Any], cost: Cost, stopped: threading.Event) -> Reply:
         """One completion.
@@ -70,7 +80,8 @@ class ChatClient:
 
         Raises:
             RequestFailedError: no success after all repetitions, or a refusal of this request (400 and the like).
-            ConfigError: what the server says is true of every request: a wrong key, model or address.
+            ConfigError: what the server says is true of every request: a wrong key, model or address. (403 is said of
+                the key, and by some servers of a text that their filter dislikes: after a completion it is the latter.)
         """
         attempt = 0
         while True:
@@ -82,18 +93,19 @@ class ChatClient:
                 words = self.shown(str(error))
             else:
                 if response.status == 200 and (reply := self._read(response, cost)) is not None:
+                    self._served = True
                     return reply
                 words = self._words(response)
                 self._check_setting(response, words, body)
                 if response.status not in (200, *_TURNED_AWAY) and response.status < 500:
-                    raise RequestFailedError(words)
+                    raise RequestFailedError(words, lost=False)
                 pause = retry_after_seconds(response.headers.get("Retry-After"))
             if pause > _LONGEST_BREAK:
-                raise RequestFailedError(f"{words}; the server asks for a break of {pause:g} s")
+                raise RequestFailedError(f"{words}; the server asks for a break of {pause:g} s", lost=True)
             if attempt < self._retries:
                 self._wait(stopped, max(pause, backoff_seconds(attempt, self._jitter())))
             if attempt == self._retries or stopped.is_set():
-                raise RequestFailedError(f"{words} (attempt {attempt + 1})")
+                raise RequestFailedError(f"{words} (attempt {attempt + 1})", lost=True)
             attempt += 1
             cost.retries += 1
 
@@ -121,7 +133,7 @@ class ChatClient:
     def _check_setting(self, response: Response, words: str, body: Mapping[str, Any]) -> None:
         """Raise what every other request would meet as well."""
         status, variable = response.status, self.key.variable
-        if status in (401, 403):
+        if status == 401 or (status == 403 and not self._served):
             holds = "holds a key that it does not accept" if self.key else "is not set"
             raise ConfigError(
                 f"the judge's server {self.url} refuses us: {words}",

@@ -40,6 +40,9 @@ class Checker:
         self.name = f"checker:{self.label}"
         self._arguments = _count_arguments(function, self.label)
 
+    def check(self) -> None:
+        """Nothing: what could be wrong showed when it was made."""
+
     def judge(
         self,
         prompts: Sequence[list[dict[str, str]]],

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any, NamedTuple
 
+from ...errors import ConfigError
 from ...generate import Answer
 from .chat_client import ChatClient, RequestFailedError
 from .cost import Cost
@@ -16,8 +17,10 @@ from .pairwise_prompt import REMINDER, Choice, pairwise_messages, read_choice
 
 # Of one question: after this many refusals or replies outside of the format it has failed.
 _ASKED_AT_MOST = 3
-# So many failures in a row, each after all its repetitions, and the rest is not asked: the server is not there.
+# So many requests in a row that found no server, each after all its repetitions, and the rest is not asked. Refusals
+# and replies outside of the format count too, as long as nothing was ever judged: this model cannot judge.
 _FAILURES_IN_A_ROW = 20
+_PROBE = [{"role": "user", "content": "Reply with the one word: ready"}]
 
 
 class _Opinion(NamedTuple):
@@ -28,6 +31,8 @@ class _Opinion(NamedTuple):
     """Why there is no choice."""
     cost: Cost
     asked: bool = True
+    lost: bool = False
+    """Whether the server could not be had."""
 
 
 class EndpointJudge:
@@ -66,6 +71,26 @@ class EndpointJudge:
         self.cost: dict[str, Any] | None = None
         self._client, self._cache, self._concurrency, self._prices = client, cache, concurrency, (price_in, price_out)
         self._request = {"temperature": 0, "max_tokens": 64, **(request or {})}
+        self._probed = Cost()
+
+    def check(self) -> None:
+        """Send one short request; what it took is in the `cost` of the next call of `judge`.
+
+        Raises:
+            ConfigError: the server is not there, or refuses the key, the model or the fields of the request. Not where
+                the cache holds judgments of this model: they may be all that is needed.
+        """
+        try:
+            self._client.complete(self._body(_PROBE), self._probed, threading.Event())
+        except (RequestFailedError, ConfigError) as error:
+            if self._cache.knows(self.model):
+                return
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"the judge's server {self._client.url} does not answer: {error}",
+                hint="is it running, and does it take the fields of judge_request?",
+            ) from error
 
     def judge(
         self,
@@ -94,13 +119,15 @@ class EndpointJudge:
             keys = judgment_key(shown_first), judgment_key(shown_last)
             bodies |= zip(keys, (shown_first, shown_last), strict=True)
             questions.append(keys)
-        opinions = self._known(bodies)
-        opinions |= self._ask_all({key: body for key, body in bodies.items() if key not in opinions})
+        known = self._known(bodies)
+        unknown = {key: body for key, body in bodies.items() if key not in known}
+        opinions = known | self._ask_all(unknown, can_judge=bool(known))
         verdicts = [
             Verdict(0.5, SAME_TEXT) if keys is None else _verdict(*(opinions[key] for key in keys))
             for keys in questions
         ]
-        total = Cost(failed=sum(verdict.score is None for verdict in verdicts))
+        total, self._probed = self._probed, Cost()
+        total.failed = sum(verdict.score is None for verdict in verdicts)
         for opinion in opinions.values():
             total.add(opinion.cost)
         self.cost = total.report(*self._prices)
@@ -114,7 +141,8 @@ class EndpointJudge:
         choices = {key: self._cache.get(key) for key in bodies}
         return {key: _Opinion(choice, "", Cost(cached=1)) for key, choice in choices.items() if choice is not None}
 
-    def _ask_all(self, bodies: Mapping[str, dict[str, Any]]) -> dict[str, _Opinion]:
+    def _ask_all(self, bodies: Mapping[str, dict[str, Any]], *, can_judge: bool) -> dict[str, _Opinion]:
+        """Opinions by key. `can_judge`: whether this model has judged anything before."""
         opinions: dict[str, _Opinion] = {}
         stopped, in_a_row, last_words = threading.Event(), 0, ""
         with ThreadPoolExecutor(self._concurrency) as pool:
@@ -126,7 +154,8 @@ class EndpointJudge:
                         opinions[futures[future]] = _Opinion(None, words, Cost(), asked=False)
                         continue
                     opinion = opinions[futures[future]] = future.result()
-                    in_a_row = 0 if opinion.choice else in_a_row + 1
+                    can_judge = can_judge or opinion.choice is not None
+                    in_a_row = in_a_row + 1 if opinion.lost or not can_judge else 0
                     if in_a_row == _FAILURES_IN_A_ROW:
                         last_words = opinion.words
                         stopped.set()
@@ -146,7 +175,7 @@ class EndpointJudge:
             try:
                 reply = self._client.complete(asked, cost, stopped)
             except RequestFailedError as error:
-                return _Opinion(None, str(error), cost)
+                return _Opinion(None, str(error), cost, lost=error.lost)
             choice = None if reply.refused else read_choice(reply.text)
             if choice is not None:
                 self._cache.put(key, choice, self.model)

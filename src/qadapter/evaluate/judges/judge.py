@@ -35,6 +35,13 @@ class Judge(Protocol):
     cost: dict[str, Any] | None
     """What the last call of `judge` asked of a server (see `Cost`); None for judges that ask none."""
 
+    def check(self) -> None:
+        """Called once before anything slow starts.
+
+        Raises:
+            ConfigError: no answer could be judged.
+        """
+
     def judge(
         self,
         prompts: Sequence[list[dict[str, str]]],

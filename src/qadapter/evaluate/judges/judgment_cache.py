@@ -49,12 +49,15 @@ class JudgmentCache:
         except OSError as error:
             raise _unusable(path, error) from error
         self._choices: dict[str, Choice] = {}
+        self._models = set[str]()
         lines = content.split(b"\n")
         # What follows the last line break is empty, or was cut.
         unusable = int(bool(lines.pop()))
         for line in lines:
             if entry := _read(line):
-                self._choices[entry[0]] = entry[1]
+                key, choice, model = entry
+                self._choices[key] = choice
+                self._models.add(model)
             else:
                 unusable += bool(line)
         if unusable:
@@ -62,6 +65,10 @@ class JudgmentCache:
 
     def __len__(self) -> int:
         return len(self._choices)
+
+    def knows(self, model: str) -> bool:
+        """Whether the file held judgments of a model when it was opened."""
+        return model in self._models
 
     def get(self, key: str) -> Choice | None:
         """A judgment, or None."""
@@ -84,13 +91,14 @@ class JudgmentCache:
             self._choices[key] = choice
 
 
-def _read(line: bytes) -> tuple[str, Choice] | None:
+def _read(line: bytes) -> tuple[str, Choice, str] | None:
     try:
         entry = json.loads(line)
-        key, choice = entry["key"], entry["choice"]
+        key, choice, model = entry["key"], entry["choice"], entry.get("model", "")
     except (ValueError, TypeError, LookupError):
         return None
-    return (key, choice) if isinstance(key, str) and choice in get_args(Choice) else None
+    usable = isinstance(key, str) and isinstance(model, str) and choice in get_args(Choice)
+    return (key, choice, model) if usable else None
 
 
 def _unusable(path: Path, reason: object) -> ConfigError:

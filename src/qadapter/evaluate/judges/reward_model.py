@@ -60,6 +60,9 @@ class RewardModel:
         self._max_length = min(limit for limit in limits if limit is not None)
 
     @torch.inference_mode()
+    def check(self) -> None:
+        """Nothing: what could be wrong showed when it was made."""
+
     def judge(
         self,
         prompts: Sequence[list[dict[str, str]]],
