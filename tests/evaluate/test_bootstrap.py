@@ -7,7 +7,8 @@ import pytest
 
 from qadapter.evaluate import bootstrap_difference, bootstrap_mean, difference_to_base
 from qadapter.evaluate.comparison import judge_agreement
-from qadapter.evaluate.statistics import mean_of_means
+from qadapter.evaluate.figures import figure_rows
+from qadapter.evaluate.statistics import clustered, mean_of_means
 
 
 def covered(intervals: list[tuple[float, float]], truth: float) -> float:
@@ -91,13 +92,17 @@ def task(items: list[float], higher_is_better: bool = True) -> dict:
 
 
 BASE = {
-    "preference": {"items": {"margin": [0.0, 0.0], "logp_margin": [1.0, 3.0], "logp_chosen": [-5.0, -7.0]}},
+    "preference": {
+        "items": {"margin": [0.0, 0.0], "logp_margin": [1.0, 3.0], "logp_chosen": [-5.0, -7.0], "prompt": [0, 1]}
+    },
     "judges": {"checker:m:f": judged([0.0, 1.0, None, 0.0]), "reward:r": judged([1.0, 2.0, 3.0, 4.0])},
     "text": {"items": [{"nats": 10.0, "tokens": 5}, {"nats": 6.0, "tokens": 1}]},
     "tasks": {"a": task([1.0, 0.0]), "b": task([0.0, 0.0, 1.0, 1.0]), "c": task([3.0], higher_is_better=False)},
 }
 RECORD = {
-    "preference": {"items": {"margin": [2.0, 0.0], "logp_margin": [2.0, 8.0], "logp_chosen": [-4.0, -7.0]}},
+    "preference": {
+        "items": {"margin": [2.0, 0.0], "logp_margin": [2.0, 8.0], "logp_chosen": [-4.0, -7.0], "prompt": [0, 1]}
+    },
     "judges": {
         "checker:m:f": judged([1.0, 1.0, 1.0, None]),
         "reward:r": judged([2.0, 2.0, 2.0, 5.0]),
@@ -160,3 +165,34 @@ def test_agreement_of_judges_by_hand() -> None:
         ("checker:m:f", "endpoint:e"): (1.0, 2),
         ("reward:r", "endpoint:e"): (pytest.approx(2 / 3), 3),
     }
+
+
+def test_pairs_of_one_prompt_are_drawn_together() -> None:
+    """Ten prompts with eight equal pairs each tell as much as ten pairs, and not as much as eighty."""
+    rng = np.random.default_rng(5)
+    per_prompt = rng.normal(0, 1, 10)
+    margins, prompts = np.repeat(per_prompt, 8).tolist(), np.repeat(np.arange(10), 8).tolist()
+    items = {"margin": margins, "logp_margin": margins, "logp_chosen": margins, "prompt": prompts}
+    base = {**items, "logp_margin": [0.0] * 80, "logp_chosen": [0.0] * 80}
+    found = difference_to_base({"preference": {"items": items}}, {"preference": {"items": base}})
+    alone = bootstrap_mean(per_prompt.tolist())
+    for name in ("margin", "logp_margin"):
+        figure = found[f"preference.{name}"]
+        assert (figure["low"], figure["high"]) == pytest.approx((alone.low, alone.high))
+        assert (figure["customized"], figure["items"]) == (pytest.approx(float(np.mean(margins))), 80)
+
+
+def test_clusters_by_hand() -> None:
+    assert clustered([1.0, 2.0, 6.0], ["a", "b", "a"]) == ([3.5, 2.0], [2.0, 1.0])
+    with pytest.raises(ValueError, match="shorter"):
+        clustered([1.0, 2.0], ["a"])
+
+
+def test_of_a_single_document_no_interval_is_shown() -> None:
+    text = {"items": [{"nats": 10.0, "tokens": 5}]}
+    found = difference_to_base({"text": {"items": [{"nats": 11.0, "tokens": 5}]}}, {"text": text})
+    (row,) = figure_rows([found], {"text": text})
+    assert row.cells == [("2.200", "+0.200")]
+    several = {"items": text["items"] * 2}
+    (row,) = figure_rows([difference_to_base({"text": several}, {"text": several})], {"text": several})
+    assert row.cells == [("2.000", "+0.000 [+0.000, +0.000]")]

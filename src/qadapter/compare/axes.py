@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ConfigError, did_you_mean
 from ..evaluate.judges import Judge
+from ..evaluate.statistics import clustered
 
 # Pair accuracy is none: it is that of the reward which Q̂ implies, and the dial does not change that.
 NO_JUDGE = ("logp_margin",)
@@ -50,21 +51,26 @@ def choose_behaviour(wanted: str | None, judges: Sequence[Judge]) -> str:
 
 
 def behaviour(record: dict[str, Any], name: str) -> Figure:
-    """What fresh answers are worth (or what the held-out pairs say), one item per prompt (or pair).
+    """What fresh answers are worth (or what the held-out pairs say), one item per prompt.
 
     A judge that compares with the base's answers says nothing of the base itself: half of the comparisons won.
     """
     if name == "logp_margin":
-        return Figure([record["preference"]["items"]["logp_margin"]])
+        items = record["preference"]["items"]
+        # Records of before prompts were noted lack them.
+        margins, pairs = clustered(items["logp_margin"], items.get("prompt", range(len(items["logp_margin"]))))
+        return Figure([list(margins)], [pairs])
     if record["strength"] == 0 and name not in record["judges"]:
         return Figure([[0.5] * record["answers"]["prompts"]])
     return Figure([record["judges"][name]["items"]])
 
 
 def gained(record: dict[str, Any], base: dict[str, Any], name: str) -> Figure:
-    """Behaviour less the base's on the same prompt (or pair): most of what prompts differ in cancels."""
-    (ours,), (theirs,) = behaviour(record, name).groups, behaviour(base, name).groups
-    return Figure([[None if a is None or b is None else a - b for a, b in zip(ours, theirs, strict=True)]])
+    """Behaviour less the base's on the same prompt: most of what prompts differ in cancels."""
+    after, before = behaviour(record, name), behaviour(base, name)
+    (ours,), (theirs,) = after.groups, before.groups
+    differences = [None if a is None or b is None else a - b for a, b in zip(ours, theirs, strict=True)]
+    return Figure([differences], after.weights)
 
 
 def forgetting(record: dict[str, Any], base: dict[str, Any], name: str) -> Figure:

@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Any
 
 from .judges import agreement
-from .statistics import Interval, bootstrap_difference, bootstrap_mean, mean_of_means
+from .statistics import Interval, bootstrap_difference, bootstrap_mean, clustered, mean_of_means
 
 _Figure = dict[str, float | int | None]
 
@@ -19,8 +19,8 @@ def difference_to_base(
 
     | figure | items | base value |
     |---|---|---|
-    | `preference.accuracy`, `preference.margin` | pairs | – |
-    | `preference.logp_margin`, `preference.logp_chosen` | pairs | yes |
+    | `preference.accuracy`, `preference.margin` | pairs; those of one prompt are drawn together | – |
+    | `preference.logp_margin`, `preference.logp_chosen` | the same | yes |
     | `answers.finished`, `answers.repeating`, `answers.mean_tokens` | prompts | yes |
     | `judges.<name>` | prompts that the judge scored for both | yes, but for a judge that compares with the base |
     | `retention.kl_to_base`, `retention.top1_agreement` | prompts, weighted by tokens | – |
@@ -63,10 +63,14 @@ def difference_to_base(
 
     if "preference" in record:
         items, base_items = record["preference"]["items"], base["preference"]["items"]
-        alone("preference.accuracy", [0.5 + 0.5 * ((m > 0) - (m < 0)) for m in items["margin"]])
-        alone("preference.margin", items["margin"])
+        of_prompts = items["prompt"]
+        alone("preference.accuracy", *clustered([0.5 + 0.5 * ((m > 0) - (m < 0)) for m in items["margin"]], of_prompts))
+        alone("preference.margin", *clustered(items["margin"], of_prompts))
         for key in ("logp_margin", "logp_chosen"):
-            paired(f"preference.{key}", items[key], base_items[key])
+            (ours, pairs), (theirs, _) = (clustered(one[key], one["prompt"]) for one in (items, base_items))
+            paired(f"preference.{key}", ours, theirs, pairs)
+        for name in found:
+            found[name]["items"] = len(of_prompts)
     if "answers" in record:
         for figure, key in (("finished", "finished"), ("repeating", "repeating"), ("mean_tokens", "tokens")):
             ours, theirs = ([float(item[key]) for item in one["answers"]["items"]] for one in (record, base))

@@ -19,7 +19,7 @@ class FigureRow(NamedTuple):
     """The base's value; empty where it has none."""
     cells: list[tuple[str, str]]
     """Per strength the value, and the interval: of the difference to the base where there is one (then with the
-    difference before it), else of the value."""
+    difference before it), else of the value. Of a single item there is no interval."""
 
 
 class _Wording(NamedTuple):
@@ -55,11 +55,13 @@ def figure_rows(differences: Sequence[dict[str, _Figure]], base: dict[str, Any])
 def _cell(figure: _Figure | None, percent: bool) -> tuple[str, str]:
     if figure is None:
         return ("–", "")
-    ends = [_number(figure[end], percent, sign=figure["base"] is not None, unit=False) for end in ("low", "high")]
-    interval = f"[{ends[0]}, {ends[1]}]"
-    if figure["base"] is not None:
-        interval = f"{_number(figure['difference'], percent, sign=True, unit=False)} {interval}"
-    return _number(figure["customized"], percent), interval
+    against_base = figure["base"] is not None
+    ends = [_number(figure[end], percent, sign=against_base, unit=False) for end in ("low", "high")]
+    # Of one document nothing is known about others: its "interval" has no width.
+    parts = [f"[{ends[0]}, {ends[1]}]"] if figure["items"] > 1 else []
+    if against_base:
+        parts.insert(0, _number(figure["difference"], percent, sign=True, unit=False))
+    return _number(figure["customized"], percent), " ".join(parts)
 
 
 def _number(value: float, percent: bool, *, sign: bool = False, unit: bool = True) -> str:

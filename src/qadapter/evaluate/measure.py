@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def measure_policy(
             seconds      {part: seconds}
             preference   accuracy, margin, logp_margin, base_logp_margin, logp_chosen, pairs,
                          cut_responses (how many of theirs were longer than max_length),
-                         items {margin, logp_margin, logp_chosen: one per pair}
+                         items {margin, logp_margin, logp_chosen: one per pair; prompt: its prompt's number}
             answers      prompts, finished and repeating (shares), mean_tokens,
                          items [{prompt, answer, finished, repeating, tokens}]
             judges       {name: {kind, score, judged, failed, not_asked (of those: the judge was given up), items [score
@@ -150,10 +151,15 @@ def _preference(
     inputs: EvaluationInputs,
     strength: float,
 ) -> dict[str, Any]:
+    assert inputs.pairs is not None
     tokenized = tokenize_dataset(inputs.pairs, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     result = evaluate_preference(model, tokenized, pad_id, batch_size=args.batch_size, strength=strength)
-    items = {"margin": result.margins, "logp_margin": result.logp_margins, "logp_chosen": result.logps_chosen}
+    numbers: dict[str, int] = {}
+    items = {
+        "margin": result.margins, "logp_margin": result.logp_margins, "logp_chosen": result.logps_chosen,
+        "prompt": [numbers.setdefault(json.dumps(prompt), len(numbers)) for prompt in inputs.pairs["prompt"]],
+    }  # fmt: skip
     means = ("accuracy", "margin", "logp_margin", "base_logp_margin", "logp_chosen", "pairs")
     cut = sum(not ended for side in ("chosen", "rejected") for ended in tokenized[f"{side}_terminated"])
     return {**{name: getattr(result, name) for name in means}, "cut_responses": cut, "items": items}

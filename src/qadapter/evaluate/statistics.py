@@ -9,7 +9,7 @@ Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,22 @@ class Interval(NamedTuple):
     """Lower end of the interval."""
     high: float
     """Upper end of the interval."""
+
+
+def clustered(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[list[float], list[float]]:
+    """The mean of each cluster and its size. With the sizes as weights, an interval is over whole clusters.
+
+    Args:
+        values: one per measurement.
+        clusters: what each belongs to, such as the prompt that some pairs share: they were drawn together.
+
+    Raises:
+        ValueError: not one cluster per value.
+    """
+    members: dict[Hashable, list[float]] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        members.setdefault(cluster, []).append(value)
+    return [sum(of) / len(of) for of in members.values()], [float(len(of)) for of in members.values()]
 
 
 def bootstrap_mean(
