@@ -73,3 +73,22 @@ def test_given_prompts(answers_of: Callable, tmp_path: Path, tokenizer, caplog: 
     path.write_text('{"text": "wa"}\n')
     with pytest.raises(DataError, match="missing or empty field 'prompt'"):
         answers_of(replay_prompts=str(path))
+
+
+def test_equal_prompts_are_answered_once_where_answers_are_greedy(
+    answers_of: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def listen(model: Any, tokenizer: Any, prompts: list[Any], **kwargs: Any) -> Any:
+        asked.append(len(prompts))
+        return answer_prompts(model, tokenizer, prompts, **kwargs)
+
+    monkeypatch.setattr("qadapter.baselines.replay_answers.answer_prompts", listen)
+    path = tmp_path / "neutral.jsonl"
+    path.write_text('{"prompt": "wa wb"}\n{"prompt": "wc"}\n{"prompt": "wa wb"}\n')
+    first, second, third = answers_of(replay_prompts=str(path), count=3)
+    assert (third, asked) == (first, [2])
+    assert second != first
+    answers_of(replay_prompts=str(path), count=3, replay_temperature=1.5)
+    assert asked == [2, 3]

@@ -11,7 +11,8 @@ from conftest import PAPER, RESIDUAL, make_base, make_model
 
 from qadapter.errors import ConfigError, DataError
 from qadapter.evaluate import local_tasks
-from qadapter.evaluate.harness import run_tasks
+from qadapter.evaluate import tasks as tasks_module
+from qadapter.evaluate.harness import _warn_once, run_tasks
 from qadapter.evaluate.local_tasks import local_task
 from qadapter.evaluate.policy import policy_at
 from qadapter.evaluate.tasks import load_tasks
@@ -289,6 +290,33 @@ def test_limit_and_solved_examples(tokenizer, tasks: list) -> None:
     finally:
         QAdapterLM.loglikelihood = before
     assert {text.count("Answer:") for text in seen} == {3}
+
+
+def test_what_was_cut_off_is_said_once(tokenizer, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"context": "wa " * length, "continuation": "vb"} for length in (4, 3000, 3000)]
+    files = [write(tmp_path / "lambada.jsonl", rows)]
+    model = make_model(constants=RESIDUAL)
+    _warn_once.cache_clear()
+    for strength in (0.0, 1.0):
+        run_tasks(model, tokenizer, load_tasks(files), strength=strength)
+    assert [text.split(" of the tasks")[0] for text in caplog.messages] == ["2 texts"]
+    caplog.clear()
+    lm = harness_lm(model, tokenizer, max_length=60)
+    lm.generate_until(requests("generate_until", [("wa " * length, {"max_gen_toks": 8}) for length in (4, 200)]))
+    assert lm.cut_texts == 1
+    with pytest.raises(ConfigError, match="cannot be answered by this model"):
+        lm.generate_until(requests("generate_until", [("wa", {"max_gen_toks": 60})]))
+
+
+def test_solved_examples_that_a_task_does_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write(tmp_path / "piqa.jsonl", questions()["piqa"])
+    load_tasks([path], num_fewshot=5)
+    assert caplog.messages == []
+    monkeypatch.setattr(tasks_module, "_takes_none", lambda task: task.config.task == "piqa")
+    load_tasks([path], num_fewshot=5)
+    assert caplog.messages == ["num_fewshot=5 does not change piqa: by its own definition it has no solved examples."]
 
 
 def test_git_says_nothing_where_there_is_no_repository(

@@ -108,10 +108,16 @@ def _generate(run: Run, prompts: Sequence[Prompt]) -> dict[str, Any]:
         model.to("cuda")
     started = time.monotonic()
     torch.manual_seed(run.seed)
-    sampling = {"do_sample": True, "temperature": own["replay_temperature"]} if own["replay_temperature"] > 0 else {}
-    given = answer_prompts(
-        model, run.tokenizer, prompts, max_new_tokens=own["replay_max_new_tokens"], strength=0.0, **sampling
-    )
+    sampled = own["replay_temperature"] > 0
+    # Greedy answers to equal prompts are equal: the pairs of a DSP record share theirs.
+    names = [index if sampled else json.dumps(prompt) for index, prompt in enumerate(prompts)]
+    different = dict(zip(names, prompts, strict=True))
+    answered = answer_prompts(
+        model, run.tokenizer, list(different.values()), max_new_tokens=own["replay_max_new_tokens"], strength=0.0,
+        **({"do_sample": True, "temperature": own["replay_temperature"]} if sampled else {}),
+    )  # fmt: skip
+    by_name = dict(zip(different, answered, strict=True))
+    given = [by_name[name] for name in names]
     answers = [
         (ids, answer.token_ids[: limit - len(ids)]) for ids, answer in zip(encoded, given, strict=True)
     ]  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ from .token_scores import ScoredText, score_tokens
 
 if TYPE_CHECKING:
     import torch
+
+logger = logging.getLogger(__name__)
 
 # Of generated answers: the more forgiving reading first.
 _FILTERS = ("flexible-extract", "custom-extract", "get-answer", "none")
@@ -68,8 +71,9 @@ def run_tasks(
     from lm_eval import evaluator
 
     with quiet_harness(), _without_commit(evaluator):
+        policy = _lm_class()(model, strength=strength, tokenizer=tokenizer, batch_size=batch_size)
         results = evaluator.simple_evaluate(
-            model=_lm_class()(model, strength=strength, tokenizer=tokenizer, batch_size=batch_size),
+            model=policy,
             tasks=[entry.task for entry in tasks],
             task_manager=task_manager(include_defaults=False),
             limit=limit,
@@ -82,7 +86,18 @@ def run_tasks(
             torch_random_seed=seed,
             fewshot_random_seed=seed,
         )
+    if policy.cut_texts:
+        _warn_once(
+            f"{policy.cut_texts} texts of the tasks have more tokens than the model's {policy.max_length} positions "
+            "leave room for: their beginning (solved examples, where there are some) was cut off."
+        )
     return {entry.name: _task_record(entry, results) for entry in tasks}
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Each policy of an evaluation meets the same texts."""
+    logger.warning(text)
 
 
 @contextmanager
@@ -186,6 +201,7 @@ def _lm_class() -> Any:
                 pretrained.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
             self.policy = policy_at(pretrained, float(strength))
             self.strength = float(strength)
+            self.cut_texts = 0
             # HFLM gives its tokenizer a padding token where it has none.
             super().__init__(pretrained=pretrained, tokenizer=copy.deepcopy(tokenizer), backend="causal", **kwargs)
 
@@ -196,7 +212,20 @@ def _lm_class() -> Any:
             return super().loglikelihood_rolling(requests, disable_tqdm=disable_tqdm)
 
         def generate_until(self, requests: list, disable_tqdm: bool = True) -> list[str]:
-            return super().generate_until(requests, disable_tqdm=disable_tqdm)
+            try:
+                return super().generate_until(requests, disable_tqdm=disable_tqdm)
+            except AssertionError as error:  # how HFLM says that an answer may be longer than the model's positions
+                raise ConfigError(
+                    f"a task cannot be answered by this model: {error}", hint="choose a task with shorter answers"
+                ) from error
+
+        def tok_batch_encode(
+            self, strings: list[str], padding_side: str = "left", left_truncate_len: int | None = None, **kwargs: Any
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            encoded = super().tok_batch_encode(strings, padding_side, left_truncate_len, **kwargs)
+            if left_truncate_len and encoded[0].shape[1] == left_truncate_len:
+                self.cut_texts += sum(len(self.tok_encode(text)) > left_truncate_len for text in strings)
+            return encoded
 
         def _loglikelihood_tokens(
             self, requests: list, disable_tqdm: bool = True, override_bs: int | None = None
@@ -207,6 +236,9 @@ def _lm_class() -> Any:
                     f"a task scores {longest} tokens at once, and the model takes {self.max_length}.",
                     hint="choose a task with shorter answers",
                 )
+            self.cut_texts += sum(
+                len(context) + len(continuation) > self.max_length + 1 for _, context, continuation in requests
+            )
             size = override_bs or self.batch_size
             scores = score_tokens(
                 self.model,

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 from ..errors import ConfigError, MissingExtraError, QAdapterError
 from .local_tasks import local_task
 
+logger = logging.getLogger(__name__)
+
 # The metric that stands for a task, the first that it has; lm-eval reports others beside it.
 HEADLINES = ("acc_norm", "acc", "exact_match", "prompt_level_strict_acc")
 
@@ -26,11 +28,13 @@ class LoadedTask(NamedTuple):
     """The names of the tasks in it: of a group's, or its own alone."""
 
 
-def load_tasks(specs: Sequence[str]) -> list[LoadedTask]:
+def load_tasks(specs: Sequence[str], *, num_fewshot: int | None = None) -> list[LoadedTask]:
     """Find tasks and read their data; that of lm-eval's own tasks comes from the Hugging Face hub or its cache.
 
     Args:
         specs: names of lm-eval's tasks, groups and tags (a tag stands for each of its tasks), or paths of .jsonl files.
+        num_fewshot: what they will be run with; of tasks that take no solved examples, whatever is asked for, the log
+            says so.
 
     Raises:
         MissingExtraError: lm-eval is not installed.
@@ -56,6 +60,11 @@ def load_tasks(specs: Sequence[str]) -> list[LoadedTask]:
             named = _named(spec, found)
             _check_metrics(named, found["tasks"])
             loaded += named
+            if num_fewshot and (without := [leaf for leaf, task in found["tasks"].items() if _takes_none(task)]):
+                logger.warning(
+                    "num_fewshot=%d does not change %s: by its own definition it has no solved examples.",
+                    num_fewshot, ", ".join(without),
+                )  # fmt: skip
     names = [task.name for task in loaded]
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"the task {repeated[0]!r} is there twice.", hint="rename one of the files")
@@ -108,6 +117,11 @@ def no_headline(name: str, metrics: Collection[str]) -> ConfigError:
     """
     has = ", ".join(sorted(metrics)) or "none for all of its parts"
     return ConfigError(f"task {name!r} has none of the metrics {', '.join(HEADLINES)}; it has {has}.")
+
+
+def _takes_none(task: Any) -> bool:
+    """lm-eval leaves tasks that say num_fewshot: 0 as they are."""
+    return task.get_config("num_fewshot") == 0
 
 
 def _first_line(error: BaseException) -> str:
