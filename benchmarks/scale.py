@@ -286,6 +286,7 @@ def _training(pair: Pair) -> str:
   base's pass; 2 · 2 · (…) from the second epoch on with `--cache-base`. Neither the LoRA's products nor the attention's
   scores are counted, as in the measured share.
 - card-hours = FLOPs / (peak · {SHARE_OF_PEAK}) / 3600; dollars = card-hours · price; hours = card-hours / cards.
+  Anchors are left out: the default's add a row for every two pairs or so, and are sampled before.
 - cards: the fewest, a power of two, onto which {PAIRS_PER_CARD} pairs a card fit with activation checkpointing (next
   table).
 - tokens to hide = time to gather the base three times (3 · 2 P · (cards − 1) / cards / link) over the time of one

@@ -44,14 +44,18 @@ def measured() -> str:
         )
         + ".",
     ]
+    slower = json.loads((ROOT / "results" / "demo-avx512.json").read_text(encoding="utf-8"))
+    same = all(slower[key] == demo[key] for key in ("fulfilment", "retention_probe", "kl_to_base", "by_strength"))
     plain = json.loads((ROOT / "results" / "demo-float32.json").read_text(encoding="utf-8"))
     lines += [
         "",
-        "That was in bfloat16, with a CPU that has instructions for it. Two cores without them compute in float32: "
+        f"That was in bfloat16, with a CPU that has instructions for it. A slower one took {slower['seconds']:.0f} s "
+        f"and {'the same figures to the last digit' if same else 'other figures'} "
+        "([results/demo-avx512.json](results/demo-avx512.json)). Two cores without such instructions compute in float32: "
         f"{plain['seconds'] / 60:.0f} minutes, {plain['peak_memory_gb']:.1f} GB, {plain['fulfilment']['after']:.1%} "
         f"fulfilled at KL {plain['kl_to_base']:.3f}, probe {plain['retention_probe']['after']:.1%} "
-        "([results/demo-float32.json](results/demo-float32.json)). Other rounding samples other anchors: so much do "
-        "two runs differ.",
+        "([results/demo-float32.json](results/demo-float32.json)). With other rounding other anchors were sampled: that is "
+        "how far two runs can differ.",
     ]
     lines += ["", *studied()]
     speed = ROOT / "benchmarks" / "results" / "latest-cpu.json"
@@ -64,15 +68,37 @@ def measured() -> str:
         lines += [
             "",
             f"Speed and memory on the same pairs and batches ({result['hardware']['threads']} CPU cores, SmolLM2-135M, "
-            f"rows up to {result['config']['max_row']} tokens; anchors, which count as pairs, left out): training runs "
+            f"pairs of HH-RLHF, rows up to {result['config']['max_row']} tokens, bfloat16; without anchors and without "
+            "the likelihood of the chosen response, at commit "
+            f"{result['commit'][:7]}, {result['date'][:10]}): training runs "
             f"at {ours:.1f}× the pairs per second of TRL's DPOTrainer "
             f"({cached:.1f}× with `--cache-base`, from the second epoch on) with "
             f"{figures['train_memory_vs_trl']:.2f}× its peak memory; a token decoded at strength 0.5 takes "
             f"{mixed:.2f}× the base's time, {folded:.2f}× after `fold()` "
             "([benchmarks](benchmarks/README.md); reproduce with `make bench PAIRS=FILE`)."
             + ("" if gpu else " No GPU has been measured yet."),
+            "",
+            *with_anchors(),
         ]
     return "\n".join(lines)
+
+
+def with_anchors() -> list[str]:
+    """What training costs with the default's anchors, in float32 on short pairs and in the demo's comparison."""
+    lines = json.loads((ROOT / "study" / "results" / "academy.cost.json").read_text(encoding="utf-8"))["lines"]
+    ours, dpo = (
+        next(line["cost"]["train_seconds_by_part"] for line in lines if line["label"] == label)
+        for label in ("default", "DPO")
+    )
+    demo = json.loads((ROOT / "results" / "compare_demo.json").read_text(encoding="utf-8"))["lines"]
+    seconds = {line["method"]: line["cost"]["train_seconds"] for line in demo}
+    return [
+        "Anchors cost time before and during training. With the default's, in float32 on 32 short pairs, training is "
+        f"{dpo['training'] / ours['training']:.1f}× as fast as TRL's DPOTrainer, {dpo['training'] / sum(ours.values()):.1f}× "
+        "with the sampling of the anchors ([docs/study.md](docs/study.md#what-it-costs)); in "
+        "[recipes/compare_demo.yaml](recipes/compare_demo.yaml), with more anchors for fewer pairs, ours took "
+        f"{seconds['qadapter']:.0f} s in all and DPO {seconds['dpo']:.0f} s.",
+    ]
 
 
 def studied() -> list[str]:
@@ -89,7 +115,8 @@ def studied() -> list[str]:
     pairs = max(found["pairs"] for found in sets.values())
     return [
         f"On public preference sets, after one pass over at most {pairs} pairs, beside "
-        "DPO and SFT with the best of three learning rates each ([docs/study.md](docs/study.md) says how it was "
+        "DPO and SFT with the best of three learning rates each; the default's constants were chosen on three of these "
+        "sets, and DPO's best rate is often the largest that was tried ([docs/study.md](docs/study.md) says how it was "
         "measured, and where we fall short; a dash: that behaviour is "
         "not reached, or DPO gained nothing to reach):",
         "",

@@ -13,7 +13,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="teach a small real model a preference on this machine, and measure what it gained and kept",
         description="Trains SmolLM2-135M-Instruct on 400 shipped preference pairs (answer briefly, then ask one "
         "follow-up question) and measures held-out accuracy, fulfilment in fresh answers, and what was kept. "
-        "Needs about 8 minutes on two CPU cores (25 without bfloat16 instructions) and 4 GB of memory; the model is "
+        "Needs 5 to 11 minutes on two CPU cores (23 without bfloat16 instructions) and 4 GB of memory; the model is "
         "93 MB to download.",
     )
     parser.add_argument("--output-dir", default="runs/demo", help="receives the adapter, report.html and summary.json")

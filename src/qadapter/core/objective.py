@@ -43,7 +43,7 @@ def preference_objective(
     value_state: ValueState = "next",
     length_normalized: bool = False,
 ) -> ObjectiveTerms:
-    """L = −log σ(Σ_t γ^t r_t^chosen − Σ_t γ^t r_t^rejected) + β·E[r²] − λ·log π̃^chosen, with r_t = Q̂_t − γ·Ṽ_{t+1}.
+    """L = −log σ(Σ_t γ^t r_t^chosen − Σ_t γ^t r_t^rejected) + β·E[r²] − μ·log π̃^chosen, with r_t = Q̂_t − γ·Ṽ_{t+1}.
 
     With `value_state` "same" it is r_t = Q̂_t − Ṽ_t = α̃·log π̃ − α₀·log π₀, as in the official code. At γ = 1 and for
     responses that ended the margin is the same; the penalty is not.
@@ -56,7 +56,7 @@ def preference_objective(
         terminated: [2·pairs] bool, True where a response ended by itself (its next value is zero).
         gamma: discount γ in [0, 1].
         chi2_coef: β ≥ 0.
-        sft_coef: λ ≥ 0: weight of the chosen response's negative log-likelihood, reward units per nat; no part of the
+        sft_coef: μ ≥ 0: weight of the chosen response's negative log-likelihood, reward units per nat; no part of the
             paper.
         value_state: the state whose value is subtracted: the one after the token ("next") or before it ("same").
         length_normalized: whether a response's return is divided by its own number of tokens, and with it the chosen
