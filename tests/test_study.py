@@ -12,8 +12,9 @@ import pytest
 STUDY = Path(__file__).parents[1] / "study"
 
 
-@pytest.fixture(scope="module")
-def summarize() -> ModuleType:
+@pytest.fixture
+def summarize(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(STUDY))  # as for `python study/summarize.py`
     spec = importlib.util.spec_from_file_location("summarize", STUDY / "summarize.py")
     assert spec is not None
     assert spec.loader is not None

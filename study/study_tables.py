@@ -1,0 +1,217 @@
+"""The tables of docs/study.md."""
+
+from __future__ import annotations
+
+from study_figures import SETS, Results, base_behaviour, figures, load, margin, trained
+
+NAMES = {
+    "academy": "DSP academy", "business": "DSP business", "harmless": "HH harmless", "politeness": "politeness",
+    "ultrafeedback": "UltraFeedback",
+}  # fmt: skip
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(row) + " |" for row in [head, ["---"] * len(head), *rows])
+
+
+def number(value: float | None, form: str = ".3f") -> str:
+    """A figure; a dash where there is none."""
+    return "–" if value is None else format(value, form)
+
+
+def points_of(change: float | None, interval: list[float] | None) -> str:
+    """A change of a share in points, with its interval."""
+    if change is None or interval is None:
+        return "–"
+    return f"{100 * change:+.1f} [{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]"
+
+
+def methods_part(of: Results) -> str:
+    """One table per set, and the plot."""
+    parts = []
+    for name, found in of["sets"].items():
+        rows = [
+            [
+                label,
+                f"{one['behaviour_gain']:+.2f} [{one['behaviour_gain_interval'][0]:+.2f}, "
+                f"{one['behaviour_gain_interval'][1]:+.2f}]",
+                f"{one['answers_repeating']:.0%}",
+                number(one["pair_accuracy"], ".2f"),
+                number(one["kl_to_base"], ".4f"),
+                number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
+                number(one["kl_vs_any_dpo_at_strength_1"], ".2f"),
+                number(one["kl_vs_any_dpo_at_equal_behaviour"], ".2f"),
+                number(one["kl_documents_vs_any_dpo_at_equal_behaviour"], ".2f"),
+                number(one["kl_vs_sft_at_equal_behaviour"], ".2f"),
+                points_of(one["retention_change"], one["retention_change_interval"]),
+            ]
+            for label, one in found["methods"].items()
+        ]
+        head = ["method", "behaviour gained", "answers in a loop", "pair accuracy", "KL to the base", "KL ÷ DPO's",
+                "÷ any DPO's at 1", "÷ any DPO's at most", "the same on documents", "KL ÷ SFT's",
+                "benchmarks, points"]  # fmt: skip
+        parts += [
+            f"### {NAMES[name]}",
+            f"{found['pairs']} pairs. The judge ranks {found['judge']['accuracy']:.0%} of the held-out pairs as their "
+            f"labels do; to their chosen responses it gives {found['judge']['chosen']:.2f}, to the rejected "
+            f"{found['judge']['rejected']:.2f}. Of the base's answers {found['base_answers_repeating']:.0%} end "
+            "in a loop.",
+            table(head, rows),
+            f"![Frontier: behaviour against forgetting on {NAMES[name]}](study/{name}.png)",
+        ]
+        if load(name, "others") is not None:
+            parts.append(f"![Frontier of the other baselines on {NAMES[name]}](study/{name}.others.png)")
+    return "\n\n".join(parts)
+
+
+def variants_part(part: str) -> str:
+    """One table per set: what differs in a constant, at strength 1."""
+    parts = []
+    for name in SETS:
+        if (results := load(name, part)) is None:
+            continue
+        rows = []
+        for line in results["lines"]:
+            one = figures(line, results)
+            rows.append(
+                [
+                    line["label"],
+                    f"{one['behaviour_gain']:+.2f} [{one['behaviour_gain_interval'][0]:+.2f}, "
+                    f"{one['behaviour_gain_interval'][1]:+.2f}]",
+                    f"{one['answers_repeating']:.0%}",
+                    number(one["pair_accuracy"], ".2f"),
+                    f"{trained(line)['figures']['preference.logp_margin'] - margin(results):+.1f}",
+                    number(one["kl_to_base"], ".4f"),
+                    number(trained(line)["figures"]["retention.kl.document"], ".4f"),
+                ]
+            )
+        head = ["", "behaviour gained", "answers in a loop", "pair accuracy", "log-prob margin gained",
+                "KL to the base", "on documents"]  # fmt: skip
+        parts += [f"### {NAMES[name]}", table(head, rows)]
+    return "\n\n".join(parts)
+
+
+def reach_part() -> str:
+    """One table per set: what a stronger dial or longer training reaches."""
+    parts = []
+    for name in SETS:
+        if (results := load(name, "reach")) is None:
+            continue
+        strengths = [point["strength"] for point in results["lines"][0]["points"] if point["strength"]]
+        rows = []
+        for line in results["lines"]:
+            one = figures(line, results)
+            rows.append(
+                [
+                    line["label"],
+                    *(f"{p['gain']['value']:+.2f} at {p['x']['value']:.3f}" for p in line["points"] if p["strength"]),
+                    number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
+                ]
+            )
+        head = ["", *(f"strength {strength:g}" for strength in strengths), "KL ÷ DPO's"]
+        parts += [f"### {NAMES[name]}", table(head, rows)]
+    return "\n\n".join(parts)
+
+
+def noise_part() -> str:
+    """One table per set: flipped labels."""
+    parts = []
+    for name in SETS:
+        if (results := load(name, "noise")) is None:
+            continue
+        rows = [
+            [
+                line["label"].split(",")[0],
+                f"{line['label_noise']:.0%}",
+                number(trained(line)["figures"]["preference.accuracy"], ".3f"),
+                f"{trained(line)['gain']['value']:+.2f}",
+                number(trained(line)["x"]["value"], ".4f"),
+            ]
+            for line in results["lines"]
+        ]
+        head = ["method", "labels flipped", "pair accuracy", "behaviour gained", "KL to the base"]
+        parts += [f"### {NAMES[name]}", table(head, rows), f"Means over seeds {results['facts']['seeds']}."]
+    return "\n\n".join(parts)
+
+
+def pairs_part() -> str:
+    """One table per set: what flipped labels cost in accuracy, on many pairs."""
+    parts = []
+    for name in SETS:
+        if (results := load(name, "pairs")) is None:
+            continue
+        accuracy = {line["label"]: trained(line)["figures"]["preference.accuracy"] for line in results["lines"]}
+        rows = []
+        for line in results["lines"]:
+            method, _, flipped = line["label"].partition(", ")
+            seeds = [run["figures"]["preference.accuracy"] for run in results["runs"] if run["label"] == line["label"]]
+            fell = accuracy[f"{method}, 0% flipped"] - accuracy[line["label"]]
+            rows.append(
+                [
+                    method,
+                    flipped.removesuffix(" flipped"),
+                    f"{accuracy[line['label']]:.3f} ({', '.join(f'{one:.3f}' for one in seeds)})",
+                    f"{fell:.3f}" if line["label_noise"] else "",
+                    f"{trained(line)['figures']['preference.logp_margin'] - margin(results):+.1f}",
+                ]
+            )
+        head = ["method", "labels flipped", "pair accuracy (by seed)", "fell by", "log-prob margin gained"]
+        parts += [f"### {NAMES[name]}", f"Held-out pairs: {results['facts']['held-out pairs']}.", table(head, rows)]
+    return "\n\n".join(parts)
+
+
+def rates_part() -> str:
+    """One table per set: DPO at every learning rate that was measured, strength 1."""
+    parts = []
+    for name in SETS:
+        if (more := load(name, "rates")) is None:
+            continue
+        measured = [results for results in (load(name, "methods"), more) if results is not None]
+        runs = [
+            (run["hyperparameters"]["learning_rate"], run["y"] - base_behaviour(results), run)
+            for results in measured
+            for run in results["runs"]
+            if run["label"] == "DPO"
+        ]
+        rows = [
+            [
+                f"{rate:g}",
+                f"{gain:+.2f}",
+                f"{run['figures']['answers.repeating']:.0%}",
+                number(run["figures"]["preference.accuracy"], ".2f"),
+                number(run["x"], ".4f"),
+                number(run["figures"]["retention.kl.document"], ".4f"),
+            ]
+            for rate, gain, run in sorted(runs, key=lambda one: one[0])
+        ]
+        head = ["learning rate", "behaviour gained", "answers in a loop", "pair accuracy", "KL to the base",
+                "on documents"]  # fmt: skip
+        parts += [f"### {NAMES[name]}", table(head, rows)]
+    return "\n\n".join(parts)
+
+
+def cost_part() -> str:
+    """What each method costs."""
+    parts = []
+    for name in SETS:
+        if (results := load(name, "cost")) is None:
+            continue
+        rows = []
+        for line in results["lines"]:
+            cost = line["cost"]
+            parts_of_time = cost["train_seconds_by_part"]
+            rows.append(
+                [
+                    line["label"],
+                    f"{parts_of_time['training'] / cost['pairs']:.2f}",
+                    f"{sum(parts_of_time.values()) - parts_of_time['training']:.0f}",
+                    f"{cost['peak_memory_bytes'] / 1e9:.1f}",
+                    *(f"{value:.2f}" for value in cost["decode_time_vs_base"].values()),
+                    f"{cost['adapter_bytes'] / 1e6:.1f}",
+                ]
+            )
+        head = ["method", "training, s per pair", "before training, s", "peak memory, GB", "decoding at 0.5, ÷ base",
+                "at 1, ÷ base", "adapter, MB"]  # fmt: skip
+        parts += [f"On {NAMES[name]}, {results['facts']['pairs per run']} pairs:", table(head, rows)]
+    return "\n\n".join(parts)
