@@ -120,7 +120,11 @@ def summary() -> Results:
         parts = [part for part in (load(name, "methods"), load(name, "others")) if part is not None]
         if not parts:
             continue
-        lines = {line["label"]: figures(line, part) for part in reversed(parts) for line in part["lines"]}
+        lines: dict[str, Results] = {}
+        for part in parts:
+            # DPO is in both: the one of `methods` was the best of three learning rates.
+            for line in part["lines"]:
+                lines.setdefault(line["label"], figures(line, part))
         found[name] = {
             "pairs": parts[0]["facts"]["pairs per run"],
             "behaviour": parts[0]["frontier_y"]["label"],

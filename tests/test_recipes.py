@@ -38,7 +38,8 @@ def test_the_papers_recipes_hold_its_baselines() -> None:
     for name in ("dsp", "harmless"):
         arguments, common, *_ = build(TYPES, read_yaml(RECIPES / "paper" / f"{name}.yaml", TYPES))
         lines = lines_of(arguments, common)
-        assert {"qadapter", "sft", "replay", "dpo", "rloo"} <= {line.method for line in lines}
+        assert {"qadapter", "sft", "replay", "dpo", "ipo", "kto", "orpo", "rloo"} <= {line.method for line in lines}
+        assert {line.interpolation for line in lines} == {"logits", "weights"}
         assert any(one.get("preset") == "paper" for line in lines for one in line.candidates)
         for method in ("sft", "dpo"):
             line = next(line for line in lines if line.method == method)
