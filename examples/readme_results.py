@@ -51,11 +51,12 @@ def measured() -> str:
         "",
         f"That was in bfloat16, with a CPU that has instructions for it. A slower one took {slower['seconds']:.0f} s "
         f"and {'the same figures to the last digit' if same else 'other figures'} "
-        "([results/demo-avx512.json](results/demo-avx512.json)). Two cores without such instructions compute in float32: "
+        "([results/demo-avx512.json](results/demo-avx512.json)). Two cores without such instructions compute in "
+        "float32: "
         f"{plain['seconds'] / 60:.0f} minutes, {plain['peak_memory_gb']:.1f} GB, {plain['fulfilment']['after']:.1%} "
         f"fulfilled at KL {plain['kl_to_base']:.3f}, probe {plain['retention_probe']['after']:.1%} "
-        "([results/demo-float32.json](results/demo-float32.json)). With other rounding other anchors were sampled: that is "
-        "how far two runs can differ.",
+        "([results/demo-float32.json](results/demo-float32.json)). With other rounding other anchors were sampled: "
+        "that is how far two runs can differ.",
     ]
     lines += ["", *studied()]
     speed = ROOT / "benchmarks" / "results" / "latest-cpu.json"
@@ -94,7 +95,8 @@ def with_anchors() -> list[str]:
     seconds = {line["method"]: line["cost"]["train_seconds"] for line in demo}
     return [
         "Anchors cost time before and during training. With the default's, in float32 on 32 short pairs, training is "
-        f"{dpo['training'] / ours['training']:.1f}× as fast as TRL's DPOTrainer, {dpo['training'] / sum(ours.values()):.1f}× "
+        f"{dpo['training'] / ours['training']:.1f}× as fast as TRL's DPOTrainer, "
+        f"{dpo['training'] / sum(ours.values()):.1f}× "
         "with the sampling of the anchors ([docs/study.md](docs/study.md#what-it-costs)); in "
         "[recipes/compare_demo.yaml](recipes/compare_demo.yaml), with more anchors for fewer pairs, ours took "
         f"{seconds['qadapter']:.0f} s in all and DPO {seconds['dpo']:.0f} s.",

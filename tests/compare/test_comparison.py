@@ -62,6 +62,7 @@ def test_results_and_resuming(
     assert (ours["label"], dpo["label"], results["reference"]) == ("ours <b>", "DPO", "DPO")
     assert dpo["hyperparameters"] == {"learning_rate": 0.02}
     assert [run["drawn"] for run in results["runs"]] == [True, False, True]
+    assert (ours["at_edge"], dpo["at_edge"]) == ([], ["learning_rate"])
     for line in (ours, dpo):
         points = [Point(point["x"]["value"], point["y"]["value"]) for point in line["points"]]
         assert [point["strength"] for point in line["points"]] == [0, 0.5, 1]
@@ -416,7 +417,10 @@ def test_another_frontier_finds_what_the_first_one_did_not_need(
 
 
 def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Path) -> None:
-    methods = {"ours <b>|": {"method": "qadapter", "learning_rate": 0.02}, "DPO": {"method": "dpo"}}
+    methods = {
+        "ours <b>|": {"method": "qadapter", "learning_rate": 0.02},
+        "DPO": {"method": "dpo", "learning_rate": [1e-5, 2e-5]},
+    }
     results, _ = compare(values(methods=methods))
     write_reports(results, tmp_path)
     assert json.loads((tmp_path / "results.json").read_text()) == results
@@ -427,6 +431,7 @@ def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Pat
     assert "ours &lt;b&gt;|" in page
     assert "src=" not in page, "one file"
     assert "ours <b>\\| |" in text
+    assert "a wider one may do better: DPO (learning_rate" in text
     for heading in ("The frontier", "All points", "Cost", "All training runs"):
         assert heading in page
         assert f"## {heading}" in text

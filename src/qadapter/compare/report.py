@@ -146,11 +146,17 @@ def _runs_table(results: dict[str, Any]) -> Table:
         ]
         for run in results["runs"]
     ]  # fmt: skip
+    edges = [
+        f"{line['label']} ({_settings({name: line['hyperparameters'][name] for name in line['at_edge']})})"
+        for line in results["lines"]
+        if line["at_edge"]
+    ]
     return Table(
         "All training runs",
         "At strength 1. Of a sweep that one is drawn whose behaviour is best (mean over seeds; of equal ones the "
         "higher accuracy, then the less forgetting), on the same held-out prompts that the frontier is drawn on: a "
-        "little optimistic for every method that was swept.",
+        "little optimistic for every method that was swept."
+        + (f" Best at an edge of the sweep, so that a wider one may do better: {'; '.join(edges)}." if edges else ""),
         ["method", "hyperparameters", "seed", "drawn", "forgetting", "behaviour", "pair accuracy", "training"],
         rows,
     )

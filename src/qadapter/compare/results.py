@@ -10,6 +10,7 @@ from ..evaluate import Interval
 from .axes import axis_label, behaviour, forgetting, gained
 from .frontier import Point, area_under, cost_of
 from .interval import over_prompts_and_seeds
+from .methods import Line
 from .plan import Plan
 from .running import CandidateResult, Comparison, LineResult
 
@@ -25,11 +26,11 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         reference, x_limit      the label of the line that others are compared with; the limit of the areas
         base                    figures of the base
         lines                   one per line of the frontier: label, method, hyperparameters (of the best candidate, as
-                                given), trained_with (all of them, defaults included), interpolation, label_noise,
-                                points [{strength, x, y, figures}] with {value, low, high} each and the base first,
-                                area, area_by_seed, equal_behaviour, at_reference, cost. Points but the base's have also
-                                gain, y less the base's, paired by prompt; where tasks were measured tasks_drop, the
-                                mean drop of those in which more is better
+                                given), trained_with (all of them, defaults included), at_edge (see `_at_edge`),
+                                interpolation, label_noise, points [{strength, x, y, figures}] with {value, low, high}
+                                each and the base first, area, area_by_seed, equal_behaviour, at_reference, cost. Points
+                                but the base's have also gain, y less the base's, paired by prompt; where tasks were
+                                measured tasks_drop, the mean drop of those in which more is better
         runs                    one per training run, those of sweeps included: label, hyperparameters, seed, drawn, and
                                 its figures at strength 1
         judging                 judge → what its server was asked for all of it (see `Cost`)
@@ -77,6 +78,7 @@ def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[s
         "method": result.line.method,
         "hyperparameters": best.hyperparameters,
         "trained_with": plan.runs[result.line.label, result.best][0].inputs["hyperparameters"],
+        "at_edge": _at_edge(result.line, best.hyperparameters),
         "interpolation": result.line.interpolation,
         "label_noise": result.line.label_noise,
         "points": [
@@ -87,6 +89,16 @@ def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[s
         "area": area_under(mean, limit) if limit > 0 else None,
         "area_by_seed": [area_under(one, limit) for one in per_seed] if limit > 0 else None,
     }
+
+
+def _at_edge(line: Line, best: dict[str, Any]) -> list[str]:
+    """The swept numbers of which the smallest or the largest was best: a wider sweep may find a better one."""
+    tried = {name: [candidate[name] for candidate in line.candidates] for name in line.swept}
+    return [
+        name
+        for name, values in tried.items()
+        if all(isinstance(value, int | float) for value in values) and best[name] in (min(values), max(values))
+    ]
 
 
 def _interval_point(plan: Plan, base: _Record, strength: float, records: Sequence[_Record]) -> dict[str, Any]:

@@ -18,7 +18,9 @@ def _meaning(text: str, default: Any = None) -> Any:
 class PeftArguments:
     """At which strength, and on what the approximation is measured. Raises `ConfigError`, naming the flag."""
 
-    strength: float = _meaning("the dial that the export is fixed at, above 0; at 1, with α₀ = α̃, all but rounding is kept", 1.0)
+    strength: float = _meaning(
+        "the dial that the export is fixed at, above 0; at 1, with α₀ = α̃, all but rounding is kept", 1.0
+    )
     prompts: str | None = _meaning(
         'prompts to measure KL(exact || exported) on, one {"prompt": ...} per line (default: 60 neutral prompts)'
     )
