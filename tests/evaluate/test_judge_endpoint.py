@@ -354,8 +354,12 @@ def test_a_server_that_is_gone_is_no_reason_where_all_may_be_judged(server: Judg
     ask(judge_of(server, tmp_path), ("one", "two"))
     server.respond = lambda body: error(401)
     judge = judge_of(server, tmp_path)
-    judge.check()
+    with pytest.raises(ConfigError, match="does not accept"):
+        judge.check()
+    judge.check(may_be_cached=True)
     assert ask(judge, ("one", "two"))[0].score is not None
+    with pytest.raises(ConfigError, match="does not accept"):
+        judge_of(server, tmp_path / "empty").check(may_be_cached=True)
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class LengthJudge:
         self.needs_reference = needs_reference
         self.name = "endpoint:length" if needs_reference else "checker:length"
 
-    def check(self) -> None: ...
+    def check(self, *, may_be_cached: bool = False) -> None: ...
 
     def judge(self, prompts, answers, references=None):
         assert (references is not None) or not self.needs_reference

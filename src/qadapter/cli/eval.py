@@ -85,7 +85,7 @@ def _evaluate(
     if judges or measured.prompts_file:
         encode_prompt(inputs.prompts[0], tokenizer)
     for judge in judges:
-        judge.check()
+        judge.check(may_be_cached=True)
     loading = {name: getattr(run_args, name) for name in ("base", "dtype", "load_in", "trust_remote_code")}
     model, tokenizer = load(argparse.Namespace(directory=directory, seed=measured.seed, **loading))
 

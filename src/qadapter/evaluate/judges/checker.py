@@ -40,7 +40,7 @@ class Checker:
         self.name = f"checker:{self.label}"
         self._arguments = _count_arguments(function, self.label)
 
-    def check(self) -> None:
+    def check(self, *, may_be_cached: bool = False) -> None:
         """Nothing: what could be wrong showed when it was made."""
 
     def judge(

@@ -73,17 +73,19 @@ class EndpointJudge:
         self._request = {"temperature": 0, "max_tokens": 64, **(request or {})}
         self._probed = Cost()
 
-    def check(self) -> None:
+    def check(self, *, may_be_cached: bool = False) -> None:
         """Send one short request; what it took is in the `cost` of the next call of `judge`.
 
+        Args:
+            may_be_cached: a server that cannot be had is no error where the cache holds judgments of this model.
+
         Raises:
-            ConfigError: the server is not there, or refuses the key, the model or the fields of the request. Not where
-                the cache holds judgments of this model: they may be all that is needed.
+            ConfigError: the server is not there, or refuses the key, the model or the fields of the request.
         """
         try:
             self._client.complete(self._body(_PROBE), self._probed, threading.Event())
         except (RequestFailedError, ConfigError) as error:
-            if self._cache.knows(self.model):
+            if may_be_cached and self._cache.knows(self.model):
                 return
             if isinstance(error, ConfigError):
                 raise

@@ -35,8 +35,11 @@ class Judge(Protocol):
     cost: dict[str, Any] | None
     """What the last call of `judge` asked of a server (see `Cost`); None for judges that ask none."""
 
-    def check(self) -> None:
+    def check(self, *, may_be_cached: bool = False) -> None:
         """Called once before anything slow starts.
+
+        Args:
+            may_be_cached: whether all the judgments that will be asked for may have been given before.
 
         Raises:
             ConfigError: no answer could be judged.

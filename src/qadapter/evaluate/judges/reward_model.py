@@ -60,7 +60,7 @@ class RewardModel:
         self._max_length = min(limit for limit in limits if limit is not None)
 
     @torch.inference_mode()
-    def check(self) -> None:
+    def check(self, *, may_be_cached: bool = False) -> None:
         """Nothing: what could be wrong showed when it was made."""
 
     def judge(
