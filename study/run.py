@@ -13,8 +13,7 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
     reach      what more training and a dial beyond 2 reach: two epochs, strength 3
     cut        whether the value of a cut response's last state matters, where many responses are cut (ultrafeedback)
     noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
-    pairs      the same with 0 and 20 %, and without the likelihood of the chosen response, on many more held-out pairs:
-               those of the judge, whom nobody asks here
+    pairs      the same with 0 and 20 %, on many more held-out pairs: those of the judge, whom nobody asks here
     rates      DPO with a smaller and a larger learning rate than those of `methods`
     others     RPO (DPO with the likelihood of the chosen response), IPO, KTO and ORPO
     cost       every method on a few pairs, for its time and memory: run it alone, on a machine that does nothing else
@@ -106,7 +105,6 @@ PARTS: dict[str, dict[str, Any]] = {
         "methods": {
             "default": {**ours(), "label_noise": [0.0, 0.2]},
             "DPO": {**BEST_DPO, "label_noise": [0.0, 0.2]},
-            "sft_coef 0": {**ours(sft_coef=0.0), "label_noise": [0.0, 0.2]},
         },
         "reference": "DPO, 0% flipped",
         "seeds": [0, 1],
