@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from study_figures import SETS, Results, base_behaviour, figures, load, margin, trained
 
 NAMES = {
@@ -27,6 +29,19 @@ def points_of(change: float | None, interval: list[float] | None) -> str:
     return f"{100 * change:+.1f} [{100 * interval[0]:+.1f}, {100 * interval[1]:+.1f}]"
 
 
+def per_set(part: str, content: Callable[[str, Results], list[str]]) -> str:
+    """What is said of each set on which a part of the study was run, under the set's name."""
+    found = [(name, load(name, part)) for name in SETS]
+    said = [[f"### {NAMES[name]}", *content(name, results)] for name, results in found if results is not None]
+    return "\n\n".join(paragraph for paragraphs in said for paragraph in paragraphs)
+
+
+def gained(one: Results) -> str:
+    """Behaviour gained, with its interval."""
+    low, high = one["behaviour_gain_interval"]
+    return f"{one['behaviour_gain']:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
 def methods_part(of: Results) -> str:
     """One table per set, and the plot."""
     parts = []
@@ -34,8 +49,7 @@ def methods_part(of: Results) -> str:
         rows = [
             [
                 label,
-                f"{one['behaviour_gain']:+.2f} [{one['behaviour_gain_interval'][0]:+.2f}, "
-                f"{one['behaviour_gain_interval'][1]:+.2f}]",
+                gained(one),
                 f"{one['answers_repeating']:.0%}",
                 number(one["pair_accuracy"], ".2f"),
                 number(one["kl_to_base"], ".4f"),
@@ -66,60 +80,51 @@ def methods_part(of: Results) -> str:
 
 
 def variants_part(part: str) -> str:
-    """One table per set: what differs in a constant, at strength 1."""
-    parts = []
-    for name in SETS:
-        if (results := load(name, part)) is None:
-            continue
-        rows = []
-        for line in results["lines"]:
-            one = figures(line, results)
-            rows.append(
-                [
-                    line["label"],
-                    f"{one['behaviour_gain']:+.2f} [{one['behaviour_gain_interval'][0]:+.2f}, "
-                    f"{one['behaviour_gain_interval'][1]:+.2f}]",
-                    f"{one['answers_repeating']:.0%}",
-                    number(one["pair_accuracy"], ".2f"),
-                    f"{trained(line)['figures']['preference.logp_margin'] - margin(results):+.1f}",
-                    number(one["kl_to_base"], ".4f"),
-                    number(trained(line)["figures"]["retention.kl.document"], ".4f"),
-                ]
-            )
+    """What differs in a constant, at strength 1."""
+
+    def content(_: str, results: Results) -> list[str]:
+        rows = [
+            [
+                line["label"],
+                gained(one),
+                f"{one['answers_repeating']:.0%}",
+                number(one["pair_accuracy"], ".2f"),
+                f"{trained(line)['figures']['preference.logp_margin'] - margin(results):+.1f}",
+                number(one["kl_to_base"], ".4f"),
+                number(trained(line)["figures"]["retention.kl.document"], ".4f"),
+            ]
+            for line in results["lines"]
+            for one in [figures(line, results)]
+        ]
         head = ["", "behaviour gained", "answers in a loop", "pair accuracy", "log-prob margin gained",
                 "KL to the base", "on documents"]  # fmt: skip
-        parts += [f"### {NAMES[name]}", table(head, rows)]
-    return "\n\n".join(parts)
+        return [table(head, rows)]
+
+    return per_set(part, content)
 
 
 def reach_part() -> str:
-    """One table per set: what a stronger dial or longer training reaches."""
-    parts = []
-    for name in SETS:
-        if (results := load(name, "reach")) is None:
-            continue
+    """What a stronger dial or longer training reaches."""
+
+    def content(_: str, results: Results) -> list[str]:
         strengths = [point["strength"] for point in results["lines"][0]["points"] if point["strength"]]
-        rows = []
-        for line in results["lines"]:
-            one = figures(line, results)
-            rows.append(
-                [
-                    line["label"],
-                    *(f"{p['gain']['value']:+.2f} at {p['x']['value']:.3f}" for p in line["points"] if p["strength"]),
-                    number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
-                ]
-            )
-        head = ["", *(f"strength {strength:g}" for strength in strengths), "KL ÷ DPO's"]
-        parts += [f"### {NAMES[name]}", table(head, rows)]
-    return "\n\n".join(parts)
+        rows = [
+            [
+                line["label"],
+                *(f"{p['gain']['value']:+.2f} at {p['x']['value']:.3f}" for p in line["points"] if p["strength"]),
+                number(figures(line, results)["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
+            ]
+            for line in results["lines"]
+        ]
+        return [table(["", *(f"strength {strength:g}" for strength in strengths), "KL ÷ DPO's"], rows)]
+
+    return per_set("reach", content)
 
 
 def noise_part() -> str:
-    """One table per set: flipped labels."""
-    parts = []
-    for name in SETS:
-        if (results := load(name, "noise")) is None:
-            continue
+    """Flipped labels."""
+
+    def content(_: str, results: Results) -> list[str]:
         rows = [
             [
                 line["label"].split(",")[0],
@@ -131,16 +136,15 @@ def noise_part() -> str:
             for line in results["lines"]
         ]
         head = ["method", "labels flipped", "pair accuracy", "behaviour gained", "KL to the base"]
-        parts += [f"### {NAMES[name]}", table(head, rows), f"Means over seeds {results['facts']['seeds']}."]
-    return "\n\n".join(parts)
+        return [table(head, rows), f"Means over seeds {results['facts']['seeds']}."]
+
+    return per_set("noise", content)
 
 
 def pairs_part() -> str:
-    """One table per set: what flipped labels cost in accuracy, on many pairs."""
-    parts = []
-    for name in SETS:
-        if (results := load(name, "pairs")) is None:
-            continue
+    """What flipped labels cost in accuracy, on many pairs."""
+
+    def content(_: str, results: Results) -> list[str]:
         accuracy = {line["label"]: trained(line)["figures"]["preference.accuracy"] for line in results["lines"]}
         rows = []
         for line in results["lines"]:
@@ -157,20 +161,19 @@ def pairs_part() -> str:
                 ]
             )
         head = ["method", "labels flipped", "pair accuracy (by seed)", "fell by", "log-prob margin gained"]
-        parts += [f"### {NAMES[name]}", f"Held-out pairs: {results['facts']['held-out pairs']}.", table(head, rows)]
-    return "\n\n".join(parts)
+        return [f"Held-out pairs: {results['facts']['held-out pairs']}.", table(head, rows)]
+
+    return per_set("pairs", content)
 
 
 def rates_part() -> str:
-    """One table per set: DPO at every learning rate that was measured, strength 1."""
-    parts = []
-    for name in SETS:
-        if (more := load(name, "rates")) is None:
-            continue
-        measured = [results for results in (load(name, "methods"), more) if results is not None]
+    """DPO at every learning rate that was measured, strength 1."""
+
+    def content(name: str, more: Results) -> list[str]:
         runs = [
             (run["hyperparameters"]["learning_rate"], run["y"] - base_behaviour(results), run)
-            for results in measured
+            for results in (load(name, "methods"), more)
+            if results is not None
             for run in results["runs"]
             if run["label"] == "DPO"
         ]
@@ -187,16 +190,15 @@ def rates_part() -> str:
         ]
         head = ["learning rate", "behaviour gained", "answers in a loop", "pair accuracy", "KL to the base",
                 "on documents"]  # fmt: skip
-        parts += [f"### {NAMES[name]}", table(head, rows)]
-    return "\n\n".join(parts)
+        return [table(head, rows)]
+
+    return per_set("rates", content)
 
 
 def cost_part() -> str:
     """What each method costs."""
-    parts = []
-    for name in SETS:
-        if (results := load(name, "cost")) is None:
-            continue
+
+    def content(_: str, results: Results) -> list[str]:
         rows = []
         for line in results["lines"]:
             cost = line["cost"]
@@ -213,5 +215,6 @@ def cost_part() -> str:
             )
         head = ["method", "training, s per pair", "before training, s", "peak memory, GB", "decoding at 0.5, ÷ base",
                 "at 1, ÷ base", "adapter, MB"]  # fmt: skip
-        parts += [f"On {NAMES[name]}, {results['facts']['pairs per run']} pairs:", table(head, rows)]
-    return "\n\n".join(parts)
+        return [f"{results['facts']['pairs per run']} pairs:", table(head, rows)]
+
+    return per_set("cost", content)

@@ -44,6 +44,7 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
     reference = by_label[plan.reference.label]
     points = {label: _mean_points(plan, comparison.base, result) for label, result in by_label.items()}
     trained = _trained(points[plan.reference.label], reference)
+    judging = _judging(comparison)
     limit = arguments.x_limit if arguments.x_limit is not None else trained.x
     return {
         "frontier_x": {"name": arguments.frontier_x, "label": axis_label(arguments.frontier_x)},
@@ -60,8 +61,8 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
             for label, result in by_label.items()
         ],
         "runs": [run for result in comparison.lines for run in _runs(plan, comparison.base, result)],
-        "judging": _judging(comparison),
-        "facts": _facts(plan, comparison),
+        "judging": judging,
+        "facts": _facts(plan, comparison, judging),
     }
 
 
@@ -265,7 +266,7 @@ def _judging(comparison: Comparison) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _facts(plan: Plan, comparison: Comparison) -> dict[str, Any]:
+def _facts(plan: Plan, comparison: Comparison, judging: dict[str, dict[str, Any]]) -> dict[str, Any]:
     base = comparison.base
     cut = base["preference"].get("cut_responses")  # records of before it was noted lack it
     common, evaluation = plan.common, plan.evaluation
@@ -285,7 +286,7 @@ def _facts(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         f"modules {common.lora_target_modules or 'all linear layers but the LM head'}",
         "schedule": f"{common.lr_scheduler_type}, warm-up {common.warmup_steps:g}",
         "seeds": ", ".join(map(str, plan.arguments.seeds)),
-        **{f"judge {name}": _in_words(cost) for name, cost in _judging(comparison).items()},
+        **{f"judge {name}": _in_words(cost) for name, cost in judging.items()},
         "qadapter": ", ".join(comparison.versions),
     }
 

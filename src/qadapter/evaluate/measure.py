@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigError
@@ -87,7 +88,7 @@ def measure_policy(
 
     if inputs.pairs is not None:
         with _part(record, "preference", on_stage):
-            record["preference"] = _preference(model, tokenizer, args, inputs, strength)
+            record["preference"] = _preference(model, tokenizer, args, inputs.pairs, strength)
     if inputs.prompts and (judges or args.prompts_file):
         with _part(record, "answers", on_stage):
             answers = answer_prompts(
@@ -148,17 +149,16 @@ def _preference(
     model: QAdapterForCausalLM,
     tokenizer: PreTrainedTokenizerBase,
     args: EvaluationArguments,
-    inputs: EvaluationInputs,
+    pairs: Dataset,
     strength: float,
 ) -> dict[str, Any]:
-    assert inputs.pairs is not None
-    tokenized = tokenize_dataset(inputs.pairs, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
+    tokenized = tokenize_dataset(pairs, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     result = evaluate_preference(model, tokenized, pad_id, batch_size=args.batch_size, strength=strength)
     numbers: dict[str, int] = {}
     items = {
         "margin": result.margins, "logp_margin": result.logp_margins, "logp_chosen": result.logps_chosen,
-        "prompt": [numbers.setdefault(json.dumps(prompt), len(numbers)) for prompt in inputs.pairs["prompt"]],
+        "prompt": [numbers.setdefault(json.dumps(prompt), len(numbers)) for prompt in pairs["prompt"]],
     }  # fmt: skip
     means = ("accuracy", "margin", "logp_margin", "base_logp_margin", "logp_chosen", "pairs")
     cut = sum(not ended for side in ("chosen", "rejected") for ended in tokenized[f"{side}_terminated"])
