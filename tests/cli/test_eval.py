@@ -142,6 +142,27 @@ def test_prompts_that_are_plain_text_stand_in_the_report(
     assert "the cat" in report.read_text()
 
 
+def test_a_judge_that_is_not_there_shows_before_the_model_is_loaded(
+    trained: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: object, **kwargs: object) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("qadapter.model.QAdapterForCausalLM.from_pretrained", never)
+    flags = ["--preference-file", str(pairs_file), "--judge-endpoint", "http://127.0.0.1:1/v1", "--judge-model", "m"]
+    flags += ["--judge-retries", "0", "--judge-cache", str(tmp_path / "judgments.jsonl")]
+    assert main(["eval", str(trained), *flags]) == 2
+    assert "http://127.0.0.1:1/v1/chat/completions does not answer" in capsys.readouterr().err
+
+
+def test_solved_examples_that_a_task_does_not_take_are_said(
+    trained: Path, questions: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("qadapter.evaluate.tasks._takes_none", lambda task: True)
+    assert main(["eval", str(trained), "--tasks", str(questions), "--num-fewshot", "2", "--task-limit", "1"]) == 0
+    assert "num_fewshot=2 does not change animals" in caplog.text
+
+
 def test_the_benchmarks_come_after_all_that_a_judge_may_refuse(
     trained: Path, pairs_file: Path, questions: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

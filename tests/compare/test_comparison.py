@@ -14,7 +14,7 @@ import pytest
 from judge_server import completion, serving
 from safetensors.torch import load_file, save_file
 
-from qadapter import QAdapterForCausalLM
+from qadapter import QAdapterForCausalLM, __version__
 from qadapter.baselines import TrainingJob, scaled_adapter
 from qadapter.cli.config import build
 from qadapter.compare import TYPES, compare_results, make_plan, results, run_comparison, running, write_reports
@@ -319,6 +319,15 @@ def test_held_out_prompts_that_were_trained_on_are_counted(
     assert "held-out pairs have a prompt" not in caplog.text
     make_plan(*build(TYPES, values(train_file=str(tmp_path / "train.jsonl"))))
     assert "5 of the 8 held-out pairs have a prompt of the training pairs" in caplog.text
+
+
+def test_the_versions_that_did_the_jobs(values: Values, pretended: list[TrainingJob]) -> None:
+    config = values(methods={"DPO": {"method": "dpo"}})
+    compare(config)
+    (file,) = Path(config["output_dir"]).glob("jobs/train-*.json")
+    file.write_text(file.read_text().replace(f'"qadapter_version": "{__version__}"', '"qadapter_version": "0.0.9"'))
+    results, _ = compare(config)
+    assert results["facts"]["qadapter"] == f"0.0.9, {__version__}"
 
 
 def test_only_the_first_pairs_are_measured(values: Values, pretended: list[TrainingJob]) -> None:

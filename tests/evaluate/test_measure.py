@@ -95,6 +95,7 @@ def test_a_record_holds_all_parts(files: dict[str, str], tokenizer, constants, t
 
     assert (base["preference"]["accuracy"], base["preference"]["margin"]) == (0.5, 0.0)
     assert record["preference"]["pairs"] == 4
+    assert record["preference"]["items"]["prompt"] == [0, 0, 1, 2]
     assert record["preference"]["base_logp_margin"] == pytest.approx(base["preference"]["logp_margin"], rel=1e-3)
     prompts = [item["prompt"][0]["content"] for item in record["answers"]["items"]]
     assert prompts == ["wa wb", "wb wb", "wc wb"]  # different ones only
