@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -137,9 +138,13 @@ def test_prompts_that_are_plain_text_stand_in_the_report(
 ) -> None:
     pairs, report = tmp_path / "pairs.jsonl", tmp_path / "report.html"
     pairs.write_text('{"prompt": "the cat", "chosen": " is here", "rejected": " is not"}\n')
-    flags = ["--preference-file", str(pairs), "--max-new-tokens", "2", *CHECKERS, "--report", str(report)]
-    evaluate(capsys, str(trained), *flags)
-    assert "the cat" in report.read_text()
+    flags = ["--preference-file", str(pairs), "--max-new-tokens", "2", "--report", str(report)]
+    evaluate(capsys, str(trained), *flags, "--checker", "qadapter.demo.checker:brief_with_follow_up")
+    page = report.read_text()
+    assert "the cat" in page
+    label = re.findall(r"<!-- (gain: .*?) -->", page, re.DOTALL)
+    assert label
+    assert all(len(line) <= 44 for text in label for line in text.split("\n")), "a longer one is cut off"
 
 
 def test_a_judge_that_is_not_there_shows_before_the_model_is_loaded(

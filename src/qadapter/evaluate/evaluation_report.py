@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from .report import page_template
 
 # Prompts whose answers are shown, and failures of a judge that are told.
 _SHOWN_ANSWERS, _SHOWN_FAILURES = 8, 3
+# Characters of a plot's height.
+_LABEL_WIDTH = 44
 
 
 def write_evaluation_report(
@@ -97,7 +100,7 @@ def _dial(policies: Sequence[dict[str, Any]], base: dict[str, Any]) -> str:
             )  # fmt: skip
         axis.plot(*zip(*line, strict=True), color=TRAINED, linewidth=1.5, zorder=1)
         axis.set_xlabel("forgetting: KL to the base (nats per token)", fontsize=8)
-        axis.set_ylabel(f"gain: {label}", fontsize=8)
+        axis.set_ylabel(textwrap.fill(f"gain: {label}", _LABEL_WIDTH), fontsize=8)
         axis.margins(x=0.2, y=0.15)
     return svg(figure)
 
