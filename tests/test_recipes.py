@@ -7,12 +7,14 @@ import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from qadapter.cli.config import build, read_yaml
 from qadapter.compare import TYPES
 from qadapter.compare.methods import lines_of, reference_line
+from qadapter.evaluate.local_tasks import local_task
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"
@@ -54,6 +56,8 @@ def test_the_small_dpo_is_dpo() -> None:
         assert candidate["parametrization"] == "residual"
         assert candidate["alpha_0"] == candidate["alpha_tilde"]
         assert (candidate["gamma"], candidate["chi2_coef"], candidate["sft_coef"]) == (1.0, 0.0, 0.0)
+        assert (candidate["anchors"], candidate.get("length_normalized") or False) == (0, False)
+        assert candidate.get("value_state") is None, "as the default, which is what the file says of cut responses"
 
 
 def test_the_small_judge_likes_what_was_chosen_but_no_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,15 +85,29 @@ def test_a_script_imports_what_there_is(path: Path) -> None:
                 assert hasattr(module, name.name), f"{path}: {node.module} has no {name.name}"
 
 
-def test_the_small_sets_are_split_by_prompt(tmp_path: Path) -> None:
+@pytest.fixture
+def prepare(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """recipes/small/prepare.py, which is a script."""
+    monkeypatch.syspath_prepend(RECIPES / "small")
     spec = importlib.util.spec_from_file_location("prepare", RECIPES / "small" / "prepare.py")
     assert spec is not None
     assert spec.loader is not None
-    prepare = importlib.util.module_from_spec(spec)
-    sys.modules["prepare"] = prepare
-    sys.path.insert(0, str(RECIPES / "small"))
-    spec.loader.exec_module(prepare)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "prepare", module)
+    spec.loader.exec_module(module)
+    return module
 
+
+def test_the_last_word_of_a_text_is_asked_for(prepare: ModuleType, tmp_path: Path) -> None:
+    """LAMBADA as its data set has it becomes a task; what is one already stays as it is."""
+    rows = [{"text": "the owl saw the fox"}, {"context": "the owl saw", "continuation": "the fox"}]
+    split = [prepare.with_continuation(row) for row in rows]
+    assert split == [{"context": "the owl saw the", "continuation": "fox"}, rows[1]]
+    prepare.write(tmp_path / "lambada.jsonl", split)
+    assert local_task(tmp_path / "lambada.jsonl")["custom_dataset"]()["test"]["continuation"] == [" fox", " the fox"]
+
+
+def test_the_small_sets_are_split_by_prompt(prepare: ModuleType, tmp_path: Path) -> None:
     def rows(first: int, last: int) -> list[dict]:
         return [
             {

@@ -10,7 +10,8 @@ They are public, and none is part of this repository:
     hh_harmless.*       github.com/Linear95/DSP: data/harmless.test.json
     politeness_*        github.com/rasbt/LLMs-from-scratch: ch07/04_preference-tuning-with-dpo/instruction-data-with-…
     ultrafeedback_*     a sample of trl-lib/ultrafeedback_binarized on the hub
-    benchmarks          hellaswag, ai2_arc, piqa, lambada_openai as lm-evaluation-harness has them; wikitext-2-raw
+    benchmarks          hellaswag_val_first1000, arc_easy_test, piqa_valid and lambada_openai_first1000, with the rows
+                        of lm-evaluation-harness's data sets; wikitext2_raw_test, {"text": …}
 
 Writes to OUT:
 
@@ -89,9 +90,18 @@ def main() -> None:
         write(options.out / f"{name}.jsonl", rows)
         print(f"{name}: {len(rows)} pairs")
     for name, file in BENCHMARKS.items():
-        write(options.out / f"{name}.jsonl", read(options.data / "benchmarks" / f"{file}.jsonl")[:QUESTIONS])
+        questions = read(options.data / "benchmarks" / f"{file}.jsonl")[:QUESTIONS]
+        write(options.out / f"{name}.jsonl", [with_continuation(question) for question in questions])
     write(options.out / "wikitext.jsonl", documents(read(options.data / "benchmarks" / "wikitext2_raw_test.jsonl")))
     fit_judge(options.out)
+
+
+def with_continuation(question: dict[str, Any]) -> dict[str, Any]:
+    """LAMBADA's rows are a text whose last word is asked for; a local task wants it apart."""
+    if set(question) != {"text"}:
+        return question
+    context, _, word = question["text"].rpartition(" ")
+    return {"context": context, "continuation": word}
 
 
 def parts_of(

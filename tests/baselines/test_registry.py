@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from conftest import make_base
+from transformers import AutoModelForSequenceClassification
 
 from qadapter.baselines import METHODS, CommonArguments, TrainingJob, checked_hyperparameters, run_job
 from qadapter.errors import ConfigError, DataError
@@ -56,6 +60,24 @@ def test_what_a_method_cannot_do(make_job: Callable[..., TrainingJob]) -> None:
         run_job(make_job("kto", train_pairs=1))
     with pytest.raises(ConfigError, match="one step takes 12"):
         run_job(make_job("rloo", per_device_train_batch_size=12))
+
+
+def test_what_is_no_reward_model_for_rloo(make_job: Callable[..., TrainingJob], tokenizer, tmp_path: Path) -> None:
+    """TRL would maximize the first label, or a head that was drawn at random."""
+    folder = tmp_path / "rewards"
+    net = AutoModelForSequenceClassification.from_config(make_base().config, dtype=torch.float32)
+    assert net.config.num_labels == 2
+    net.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ConfigError, match="has 2 labels"):
+        run_job(make_job("rloo", {"reward_model": str(folder)}))
+    base = make_base()
+    base.config.num_labels = 1
+    base.save_pretrained(folder)
+    with pytest.raises(ConfigError, match="lacks score"):
+        run_job(make_job("rloo", {"reward_model": str(folder), "num_generations": 2, "max_completion_length": 3}))
+    with pytest.raises(ConfigError, match="temperature of rloo must be above 0"):
+        run_job(make_job("rloo", {"temperature": 0}))
 
 
 def test_what_is_left_out_is_among_the_facts(make_job: Callable[..., TrainingJob]) -> None:

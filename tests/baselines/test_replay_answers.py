@@ -68,6 +68,9 @@ def test_given_prompts(answers_of: Callable, tmp_path: Path, tokenizer, caplog: 
     assert found[2] == found[0], "in turn"
     assert all(len(answer.prompt_ids) + len(answer.response_ids) <= 12 for answer in found)
     assert "answers of the base had not ended" in caplog.text
+    caplog.clear()
+    answers_of(replay_prompts=str(path), max_length=12, count=3)
+    assert "answers of the base had not ended" in caplog.text, "also of answers that an earlier run generated"
     with pytest.raises(NoRoomError, match="max_length is 4"):
         answers_of(replay_prompts=str(path), max_length=4)
     path.write_text('{"text": "wa"}\n')

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from qadapter import evaluate as evaluate_package
 from qadapter.cli.main import main
@@ -192,6 +194,15 @@ def test_what_is_known_before_the_benchmarks_is_not_lost_in_them(
     base, full = json.loads((tmp_path / "result.json").read_text())["policies"]
     assert len(full["answers"]["items"]) == len(base["answers"]["items"]) == 2
     assert "preference.accuracy" in full["difference"]
+
+
+def test_an_adapter_that_diverged(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(trained, broken)
+    file = broken / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor * float("nan") for name, tensor in load_file(file).items()}, file)
+    assert main(["eval", str(broken)]) == 2
+    assert "gives values that are no numbers: it diverged in training" in capsys.readouterr().err
 
 
 def test_json_instead_of_the_table_and_another_batch_size(

@@ -20,7 +20,7 @@ from qadapter.cli.config import build
 from qadapter.compare import TYPES, compare_results, make_plan, results, run_comparison, running, write_reports
 from qadapter.compare.frontier import Point, area_under, cost_of
 from qadapter.compare.methods import lines_of
-from qadapter.errors import ConfigError, DataError, QAdapterError
+from qadapter.errors import ConfigError, DataError, MissingExtraError, QAdapterError
 from qadapter.evaluate import measure_policy
 from qadapter.evaluate.judges import SAME_TEXT
 from qadapter.train import PRESETS
@@ -149,11 +149,11 @@ def test_other_weights_in_the_same_folder_are_another_base(
 
 
 def test_other_weights_of_a_reward_model_train_again(
-    values: Values, pretended: list[TrainingJob], tmp_path: Path
+    values: Values, pretended: list[TrainingJob], files: Path, tmp_path: Path
 ) -> None:
     rewards = tmp_path / "rewards"
-    rewards.mkdir()
-    (rewards / "config.json").write_text('{"model_type": "llama"}')
+    shutil.copytree(files / "base", rewards)
+    (rewards / "config.json").write_text('{"model_type": "llama", "id2label": {"0": "reward"}}')
     config = values(methods={"RLOO": {"method": "rloo", "reward_model": str(rewards)}})
     for content, trained in ((b"old", 1), (b"old", 1), (b"new", 2)):
         (rewards / "model.safetensors").write_bytes(content)
@@ -305,6 +305,70 @@ def test_what_judging_took_is_summed(values: Values, pretended: list[TrainingJob
     assert judged["usd"] == pytest.approx(len(server.bodies))  # 100 tokens each
     assert results["facts"]["judge endpoint:m"].startswith(f"{len(server.bodies)} requests, ")
     assert results["facts"]["judge endpoint:m"].endswith(f"0 failed, ${len(server.bodies)}.00")
+
+
+def test_a_measurement_that_two_lines_share_is_paid_once(
+    values: Values, pretended: list[TrainingJob], tmp_path: Path
+) -> None:
+    methods = {"logits": {"method": "dpo"}, "weights": {"method": "dpo", "interpolation": "weights"}}
+    with serving() as server:
+        server.respond = lambda body: completion("tie")
+        config = values(
+            methods=methods, judge_endpoint=server.url, judge_model="m", judge_cache=str(tmp_path / "cache.jsonl"),
+        )  # fmt: skip
+        results, _ = compare(config)
+        assert results["judging"]["endpoint:m"]["requests"] == len(server.bodies) > 0
+        assert results["judging"]["endpoint:m"]["usd"] is None
+        asked = len(server.bodies)
+        priced, _ = compare(config | {"judge_price_in": 1e4, "judge_price_out": 0.0})
+        assert len(server.bodies) == asked
+    assert priced["judging"]["endpoint:m"]["usd"] == pytest.approx(asked), "prices that were given afterwards"
+
+
+def test_a_diverged_candidate_is_not_drawn(
+    values: Values, pretended: list[TrainingJob], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Its folder holds what is no number; without a judge behaviour is the margin, no number either."""
+
+    def spoil(job: TrainingJob, log: Path) -> Any:
+        facts = train(job, log)
+        if job.hyperparameters.get("learning_rate") == worst:
+            (file,) = Path(job.output_dir).rglob("adapter_model.safetensors")
+            save_file({name: tensor * float("nan") for name, tensor in load_file(file).items()}, file)
+        return facts
+
+    train, worst = running.run_in_process, 9.0
+    monkeypatch.setattr(running, "run_in_process", spoil)
+    config = values(methods={"SFT": {"method": "sft", "learning_rate": [9.0, 0.01]}})
+    results, _ = compare(config)
+    assert results["lines"][0]["hyperparameters"] == {"learning_rate": 0.01}
+    diverged, drawn = results["runs"]
+    assert (diverged["drawn"], diverged["x"], diverged["y"]) == (False, None, None)
+    assert drawn["drawn"]
+    json.loads(json.dumps(results, allow_nan=False))
+    write_reports(results, tmp_path)
+    with pytest.raises(QAdapterError, match=r"SFT diverged: .*no numbers"):
+        compare(values(methods={"SFT": {"method": "sft", "learning_rate": 9.0}}))
+
+
+def test_a_missing_trl_shows_before_anything_is_measured(
+    values: Values, measured: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("qadapter.compare.plan.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"trl"):
+        compare(values())
+    assert measured == []
+    make_plan(*build(TYPES, values(methods={"ours": {"method": "qadapter"}})))
+
+
+def test_the_facts_of_a_comparison_without_answers(values: Values, pretended: list[TrainingJob], files: Path) -> None:
+    rows = (files / "pairs.jsonl").read_text().splitlines()
+    bad = json.loads(rows[0]) | {"rejected": json.loads(rows[0])["chosen"]}
+    pairs = files.parent / "with_a_bad_row.jsonl"
+    pairs.write_text("\n".join([*rows, json.dumps(bad)]) + "\n")
+    results, _ = compare(values(train_file=str(pairs), on_bad_row="skip", checker=[], frontier_y=None))
+    assert results["facts"]["prompts answered"] == 0, "no judge, no prompts"
+    assert results["facts"]["pairs per run"] == 8
 
 
 def test_held_out_prompts_that_were_trained_on_are_counted(

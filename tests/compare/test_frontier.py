@@ -22,6 +22,17 @@ def test_a_dip_is_bridged_at_the_height_before_it() -> None:
     assert [value_at(DIP, x) for x in (0.5, 2, 3, 4, 4.5)] == [2, 4, 4, 4, 5]
 
 
+def test_a_plateau_is_crossed_to_its_end() -> None:
+    """No straight line from where it begins: half of the forgetting bought nothing yet."""
+    flat = [Point(0, 0), Point(1, 0), Point(5, 4)]
+    assert best_within(flat) == flat
+    assert [value_at(flat, x) for x in (1, 3)] == [0, 2]
+    assert cost_of(flat, 2) == 3
+    assert area_under(flat, 5) == pytest.approx(8 / 5)
+    # The same where it is met again after a dip.
+    assert best_within([*DIP[:3], Point(4, 4), Point(5, 6)]) == best_within(DIP)
+
+
 def test_the_order_of_the_points_does_not_matter_and_the_best_of_equal_x_counts() -> None:
     assert best_within(DIP[::-1]) == best_within(DIP)
     assert best_within([Point(0, 0), Point(1, 1), Point(1, 2)]) == [Point(0, 0), Point(1, 2)]

@@ -65,6 +65,8 @@ def prefers(word: str):
     """A judge that knows what it wants: the output with the word in it; where both or none have it, a tie."""
 
     def respond(body: dict[str, Any]):
+        if len(body["messages"]) == 1:  # whether the server is there
+            return completion("ready")
         a, b = outputs(body)
         return completion("tie" if (word in a) == (word in b) else "model-a" if word in a else "model-b")
 
@@ -221,10 +223,30 @@ def test_trouble_that_stays_is_a_failure(server: JudgeServer, tmp_path: Path) ->
     server.respond, waits = lambda body: error(503, "maintenance"), []
     judge = judge_of(server, tmp_path, waits)
     (verdict,) = ask(judge, ("one", "two"))
-    assert verdict == Verdict(None, "HTTP 503: maintenance (attempt 3)")
-    assert sorted(waits) == [1.0, 1.0, 2.0, 2.0]
+    assert verdict == Verdict(None, "HTTP 503: maintenance (attempt 3)", asked=False)
+    assert sorted(waits) == [1.0, 1.0, 1.0, 2.0, 2.0, 2.0]
     assert judge.cost is not None
-    assert (judge.cost["requests"], judge.cost["retries"], judge.cost["failed"]) == (6, 4, 1)
+    # Both orders, and at the end whether the server is there again.
+    assert (judge.cost["requests"], judge.cost["retries"], judge.cost["failed"]) == (9, 6, 1)
+
+
+def test_what_found_no_server_is_asked_once_more_at_the_end(server: JudgeServer, tmp_path: Path) -> None:
+    def respond(body: dict[str, Any]):
+        return error(503, "restarting") if len(server.bodies) <= 3 else prefers("one")(body)
+
+    server.respond = respond
+    judge = judge_of(server, tmp_path, retries=0, concurrency=1)
+    verdicts = ask(judge, *[(f"one {i}", "two") for i in range(4)])
+    assert [verdict.score for verdict in verdicts] == [1.0] * 4
+    assert judge.cost is not None
+    assert (judge.cost["requests"], judge.cost["failed"]) == (8 + 1 + 3, 0)
+
+
+def test_a_question_that_brings_the_server_down_has_failed(server: JudgeServer, tmp_path: Path) -> None:
+    """A comparison would never finish if it were to be asked until it is answered."""
+    server.respond = lambda body: error(500, "crashed") if "bad" in str(body) else prefers("good")(body)
+    verdicts = ask(judge_of(server, tmp_path, retries=0), ("bad one", "two"), ("good", "two"))
+    assert verdicts == [Verdict(None, "HTTP 500: crashed (attempt 1)"), Verdict(1.0, "better in both orders")]
 
 
 def test_a_slow_server_times_out(server: JudgeServer, tmp_path: Path) -> None:
@@ -238,13 +260,13 @@ def test_a_slow_server_times_out(server: JudgeServer, tmp_path: Path) -> None:
     judge = judge_of(server, tmp_path, timeout=0.1, retries=1)
     (verdict,) = ask(judge, ("one", "two"))
     released.set()
-    assert verdict == Verdict(None, "no answer within 0.1 s (attempt 2)")
+    assert verdict == Verdict(None, "no answer within 0.1 s (attempt 2)", asked=False)
 
 
 def test_a_server_that_drips_times_out(server: JudgeServer, tmp_path: Path) -> None:
     server.drip = 0.03
     (verdict,) = ask(judge_of(server, tmp_path, timeout=0.2, retries=0), ("one", "two"))
-    assert verdict == Verdict(None, "no answer within 0.2 s (attempt 1)")
+    assert verdict == Verdict(None, "no answer within 0.2 s (attempt 1)", asked=False)
 
 
 def test_no_server_at_all(tmp_path: Path) -> None:
@@ -266,7 +288,7 @@ def test_a_break_of_an_hour_is_not_waited_for(server: JudgeServer, tmp_path: Pat
     waits: list[float] = []
     server.respond = lambda body: error(429, "quota", Retry_After="3600")
     (verdict,) = ask(judge_of(server, tmp_path, waits), ("one", "two"))
-    assert verdict == Verdict(None, "HTTP 429: quota; the server asks for a break of 3600 s")
+    assert verdict == Verdict(None, "HTTP 429: quota; the server asks for a break of 3600 s", asked=False)
     assert waits == []
 
 
@@ -284,8 +306,7 @@ def test_after_many_failures_in_a_row_the_rest_is_not_asked(server: JudgeServer,
     verdicts = ask(judge, *[(f"one {i}", "two") for i in range(40)])
     assert all(verdict.score is None and "HTTP 500: down" in verdict.note for verdict in verdicts)
     assert "not asked, after 20 failures in a row" in verdicts[-1].note
-    assert not verdicts[-1].asked
-    assert verdicts[0].asked
+    assert not any(verdict.asked for verdict in verdicts)
     assert 20 <= len(server.bodies) < 40
     assert judge.cost is not None
     assert judge.cost["failed"] == 40
@@ -350,16 +371,22 @@ def test_the_check_is_one_request_and_is_counted(server: JudgeServer, tmp_path: 
         assert (judge.cost["requests"], judge.cost["prompt_tokens"]) == (requests, 100 * requests)
 
 
-def test_a_server_that_is_gone_is_no_reason_where_all_may_be_judged(server: JudgeServer, tmp_path: Path) -> None:
+def test_a_server_that_is_gone_is_no_reason_where_all_may_be_judged(
+    server: JudgeServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     ask(judge_of(server, tmp_path), ("one", "two"))
-    server.respond = lambda body: error(401)
+    server.respond = lambda body: error(503, "asleep")
     judge = judge_of(server, tmp_path)
-    with pytest.raises(ConfigError, match="does not accept"):
+    with pytest.raises(ConfigError, match="does not answer: HTTP 503: asleep"):
         judge.check()
     judge.check(may_be_cached=True)
+    assert "does not answer: HTTP 503: asleep" in caplog.text
     assert ask(judge, ("one", "two"))[0].score is not None
-    with pytest.raises(ConfigError, match="does not accept"):
+    with pytest.raises(ConfigError, match="does not answer"):
         judge_of(server, tmp_path / "empty").check(may_be_cached=True)
+    server.respond = lambda body: error(401)
+    with pytest.raises(ConfigError, match="does not accept"):
+        judge.check(may_be_cached=True)
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,15 @@ def test_it_is_on_its_device_while_it_judges_alone(tokenizer, monkeypatch: pytes
     assert events == ["cuda", "rewards", "cpu"]
 
 
+def test_it_judges_without_a_graph(tokenizer) -> None:
+    net = reward_net()
+    assert all(parameter.requires_grad for parameter in net.parameters())
+    seen = []
+    net.register_forward_hook(lambda module, args, output: seen.append(output.logits.requires_grad))
+    RewardModel(net, tokenizer, "tiny").judge(PROMPTS[:1], ANSWERS[:1])
+    assert seen == [False]
+
+
 def test_what_is_too_long_is_not_cut(tokenizer) -> None:
     net = reward_net("gpt2")  # reads 128 tokens
     long = Answer(" ".join(["va"] * 200), [], True)

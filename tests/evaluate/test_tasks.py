@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from qadapter.evaluate import tasks as tasks_module
 from qadapter.evaluate.harness import _warn_once, run_tasks
 from qadapter.evaluate.local_tasks import local_task
 from qadapter.evaluate.policy import policy_at
-from qadapter.evaluate.tasks import load_tasks
+from qadapter.evaluate.tasks import LoadedTask, load_tasks
 
 pytest.importorskip("lm_eval")
 
@@ -153,6 +154,26 @@ def test_two_files_of_one_name(tmp_path: Path) -> None:
     paths = [write(folder / "mine.jsonl", [ROWS["piqa"]]) for folder in (tmp_path, tmp_path / "more")]
     with pytest.raises(ConfigError, match="'mine' is there twice"):
         load_tasks(paths)
+
+
+def test_a_task_that_is_also_in_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `mmlu mmlu_stem`, of which lm-eval would say so after the models have answered."""
+    monkeypatch.setattr(tasks_module, "_check_metrics", lambda named, tasks: None)
+    monkeypatch.setattr(
+        tasks_module, "_named", lambda spec, found: [LoadedTask(spec, found, ["mmlu_anatomy", f"{spec}_other"])]
+    )
+    monkeypatch.setattr(tasks_module, "_check_names", lambda names, known: None)
+    manager = SimpleNamespace(all_tasks=[], load=lambda specs: {"tasks": {}, "groups": {}})
+    monkeypatch.setattr(tasks_module, "task_manager", lambda include_defaults: manager)
+    with pytest.raises(ConfigError, match=r"'mmlu_anatomy' \(of mmlu\) is there twice \(of mmlu_stem\)"):
+        load_tasks(["mmlu", "mmlu_stem"])
+
+
+def test_more_solved_examples_than_the_file_has_others(tmp_path: Path) -> None:
+    path = write(tmp_path / "mine.jsonl", questions(3)["piqa"])
+    assert load_tasks([path], num_fewshot=2)
+    with pytest.raises(ConfigError, match=r"num_fewshot is 3, but .*mine\.jsonl holds 3 questions"):
+        load_tasks([path], num_fewshot=3)
 
 
 def harness_lm(model, tokenizer, **kwargs):

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from qadapter import QAdapterForCausalLM, load_tokenizer
 from qadapter.errors import ArtifactError, ConfigError
-from qadapter.model import QConstants
+from qadapter.model import QConstants, lora_config
 from qadapter.model.artifact_folder import LATER_CONSTANTS
 from qadapter.model.fingerprint import base_fingerprint
 from qadapter.model.loading import PACKAGE_COPY_SHA256
@@ -217,3 +217,16 @@ def test_adapter_weights_of_another_rank(saved: Path, tmp_path: Path) -> None:
 def test_arguments_for_loading_need_a_name(saved: Path) -> None:
     with pytest.raises(ConfigError, match=r"\['dtype'\] apply to a base loaded by name"):
         QAdapterForCausalLM.from_pretrained(saved, make_base(), dtype="float32")
+
+
+def test_names_of_lora_modules(caplog: pytest.LogCaptureFixture) -> None:
+    everything = QAdapterForCausalLM(make_base(), peft_config=lora_config(4, target_modules=["all-linear"]))
+    assert len(everything.peft_model.base_model.targeted_module_names) == 14
+    with pytest.raises(ConfigError, match=r"(?s)the LoRA does not fit .*q_porj.*lora_target_modules names modules"):
+        QAdapterForCausalLM(make_base(), peft_config=lora_config(4, target_modules=["q_porj", "v_porj"]))
+    assert caplog.text == ""
+    one = QAdapterForCausalLM(make_base(), peft_config=lora_config(4, target_modules=["q_proj", "v_porj"]))
+    assert "has no module 'v_porj': it gets no LoRA" in caplog.text
+    assert {name.split(".")[-1] for name in one.peft_model.base_model.targeted_module_names} == {"q_proj"}
+    with pytest.raises(ConfigError, match=r"lora_dropout must be .*, got 1\.5"):
+        lora_config(dropout=1.5)

@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoTokenizer
 
 from ..errors import ConfigError
+from ..model.reward_classifier import reward_classifier, reward_tokenizer
 from .arguments import CommonArguments
 from .content import content_of
 from .method import Hyperparameter, Method, Run, Trained, optimization
@@ -37,7 +38,7 @@ def train_rloo(run: Run) -> Trained:
     steps of other methods see pairs; the answers are the policy's own.
 
     Raises:
-        ConfigError: fewer prompts than one step takes.
+        ConfigError: fewer prompts than one step takes, or a reward model whose weights cannot be had.
     """
     own = run.hyperparameters
     prompts = _prompts(run)
@@ -57,9 +58,7 @@ def train_rloo(run: Run) -> Trained:
         )
         trainer_class = functools.partial(
             RLOOTrainer,
-            reward_funcs=AutoModelForSequenceClassification.from_pretrained(
-                reward_folder, dtype="auto", use_safetensors=True
-            ).eval(),
+            reward_funcs=reward_classifier(reward_folder),
             reward_processing_classes=AutoTokenizer.from_pretrained(reward_folder),
         )
         return train_policy(run, trainer_class, config, [prompts], seconds=seconds)
@@ -81,13 +80,13 @@ def _prompts(run: Run) -> list[dict[str, object]]:
     return prompts[:used]
 
 
-def _check_reward_model(_common: CommonArguments, hyperparameters: Mapping[str, Any]) -> None:
-    if (name := hyperparameters["reward_model"]) is None:
-        return
-    try:
-        AutoConfig.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the reward model {name!r} cannot be loaded: {error}") from error
+def _check(_common: CommonArguments, hyperparameters: Mapping[str, Any]) -> None:
+    if not hyperparameters["temperature"] > 0:
+        raise ConfigError(
+            "temperature of rloo must be above 0: with greedy answers all answers to a prompt are the same."
+        )
+    if (name := hyperparameters["reward_model"]) is not None:
+        reward_tokenizer(name)
 
 
 def _own_reward_model(run: Run) -> tuple[Path, dict[str, float]]:
@@ -122,5 +121,5 @@ RLOO = Method(
             "peak learning rate of that reward model", REWARD.hyperparameters["learning_rate"].default
         ),
     },
-    check=_check_reward_model,
+    check=_check,
 )

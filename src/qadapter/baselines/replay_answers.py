@@ -68,6 +68,9 @@ def replay_answers(run: Run, count: int) -> tuple[list[ReplayAnswer], float]:
 
     path = made_once(run.shared_dir / f"replay-{digest_of(inputs)}.json", make)
     kept = json.loads(path.read_text(encoding="utf-8"))
+    if kept.get("cut"):  # files of before it was counted lack it
+        logger.warning("%d of %d answers of the base had not ended at the length limit: learned as far as they go.",
+                       kept["cut"], count)  # fmt: skip
     return [ReplayAnswer(*answer) for answer in kept["answers"]], kept["seconds"]
 
 
@@ -122,7 +125,4 @@ def _generate(run: Run, prompts: Sequence[Prompt]) -> dict[str, Any]:
         (ids, answer.token_ids[: limit - len(ids)]) for ids, answer in zip(encoded, given, strict=True)
     ]  # fmt: skip
     cut = sum(not one.finished or len(ids) < len(one.token_ids) for one, (_, ids) in zip(given, answers, strict=True))
-    if cut:
-        logger.warning("%d of %d answers of the base had not ended at the length limit: learned as far as they go.",
-                       cut, len(answers))  # fmt: skip
-    return {"seconds": time.monotonic() - started, "answers": answers}
+    return {"seconds": time.monotonic() - started, "answers": answers, "cut": cut}

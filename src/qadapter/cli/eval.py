@@ -63,8 +63,8 @@ def _evaluate(
     directory: str, run_args: EvalRunArguments, measured: EvaluationArguments, judged: JudgeArguments
 ) -> None:
     from ..data import encode_prompt
-    from ..errors import ConfigError
-    from ..evaluate import difference_to_base, measure_benchmarks, measure_policy, read_inputs
+    from ..errors import ConfigError, QAdapterError
+    from ..evaluate import difference_to_base, is_finite, measure_benchmarks, measure_policy, read_inputs
     from ..evaluate.comparison import judge_agreement
     from ..evaluate.judges import make_judges
     from ..evaluate.plots import subplots
@@ -109,6 +109,12 @@ def _evaluate(
             model, tokenizer, measured, judges, strength=strength, base=base, inputs=without_benchmarks,
             on_stage=saying(strength),
         )  # fmt: skip
+        if not is_finite(record):
+            raise QAdapterError(
+                f"at {label_of(strength)} the adapter in {directory} gives values that are no numbers: it diverged in "
+                "training.",
+                hint="train it with a smaller learning_rate",
+            )
         for line in failures(label_of(strength), record):
             print(f"warning: {line}", file=sys.stderr)
         return record

@@ -48,8 +48,8 @@ def best_within(points: Sequence[Point]) -> list[Point]:
         best = corners[-1].y
         if right.y <= best:
             continue
-        if left.y < best:
-            # The line comes up from below: F rises from where the two meet.
+        if left != corners[-1]:
+            # The line comes up from below, or from the end of a plateau: F rises from where it meets the best so far.
             share = (best - left.y) / (right.y - left.y)
             corners.append(Point(left.x + share * (right.x - left.x), best))
         corners.append(right)

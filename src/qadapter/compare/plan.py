@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from ..baselines import CommonArguments, TrainingJob
 from ..baselines.content import content_of
 from ..baselines.training_pairs import training_pairs
 from ..data import encode_prompt
-from ..errors import ConfigError
+from ..errors import ConfigError, MissingExtraError
 from ..evaluate import EvaluationArguments, EvaluationInputs, read_inputs
 from ..evaluate.judges import Judge, JudgeArguments, make_judges
 from ..evaluate.plots import subplots
@@ -64,6 +65,8 @@ class Plan:
     judges: list[Judge]
     runs: dict[tuple[str, int], list[PlannedRun]]
     """(label of a line, number of a candidate) → one run per seed."""
+    usable_pairs: int
+    """Of the pairs that every run gets, those that are not bad rows."""
     evaluation_inputs: dict[str, Any]
     """What determines a record, beside the policy."""
     benchmark_inputs: dict[str, Any]
@@ -107,6 +110,8 @@ def make_plan(
     lines = lines_of(arguments, common)
     reference = reference_line(arguments, lines)
     subplots(1, (1, 1), "baselines")
+    if find_spec("trl") is None and any(line.method != "qadapter" for line in lines):
+        raise MissingExtraError("trl", "baselines", "training a baseline")
     evaluation = dataclasses.replace(evaluation, preference_file=arguments.eval_file)
     tokenizer = load_base_tokenizer(common.model, revision=common.revision)
     inputs = read_inputs(evaluation, tokenizer)
@@ -122,9 +127,10 @@ def make_plan(
     pairs = training_pairs(common, label_noise=0.0, seed=0)
     _warn_of_shared_prompts(pairs, inputs)
     with without_warnings():  # each run says of its pairs what there is to say
-        tokenize_dataset(pairs, tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
+        usable = tokenize_dataset(pairs, tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
     return Plan(
         arguments, common, evaluation, judging, output_dir, lines, reference, frontier_y, inputs, judges, runs,
+        len(usable),
         evaluation_inputs(evaluation, judging, with_benchmarks=arguments.frontier_x == "tasks"),
         benchmark_inputs(evaluation),
     )  # fmt: skip

@@ -141,7 +141,7 @@ def _runs_table(results: dict[str, Any]) -> Table:
     rows = [
         [
             run["label"], _settings(run["hyperparameters"]), str(run["seed"]), "yes" if run["drawn"] else "no",
-            _number(run["x"]), _number(run["y"]), _number(run["figures"]["preference.accuracy"]),
+            _number(run["x"]), _number(run["y"]), _number(run["figures"].get("preference.accuracy")),
             f"{sum(run['seconds'].values()):.0f} s",
         ]
         for run in results["runs"]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..evaluate import Interval
+from ..evaluate.judges.cost import Cost
 from .axes import axis_label, behaviour, forgetting, gained
 from .frontier import Point, area_under, cost_of
 from .interval import over_prompts_and_seeds
@@ -32,8 +34,8 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
                                 but the base's have also gain, y less the base's, paired by prompt; where tasks were
                                 measured tasks_drop, the mean drop of those in which more is better
         runs                    one per training run, those of sweeps included: label, hyperparameters, seed, drawn, and
-                                its figures at strength 1
-        judging                 judge → what its server was asked for all of it (see `Cost`)
+                                its figures at strength 1; null or absent where a diverged run has no number
+        judging                 judge → what its server was asked for all finished measurements (see `Cost`)
         facts                   what the comparison was made with
 
         equal_behaviour: {share of the reference's gain at strength 1, behaviour, x}: the least forgetting at which the
@@ -44,7 +46,7 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
     reference = by_label[plan.reference.label]
     points = {label: _mean_points(plan, comparison.base, result) for label, result in by_label.items()}
     trained = _trained(points[plan.reference.label], reference)
-    judging = _judging(comparison)
+    judging = _judging(plan, comparison)
     limit = arguments.x_limit if arguments.x_limit is not None else trained.x
     return {
         "frontier_x": {"name": arguments.frontier_x, "label": axis_label(arguments.frontier_x)},
@@ -126,6 +128,10 @@ def _point(plan: Plan, base: _Record, record: _Record) -> Point:
     )  # fmt: skip
 
 
+def _axes(plan: Plan, base: _Record, record: _Record) -> Iterable[tuple[str, float]]:
+    return _point(plan, base, record)._asdict().items()
+
+
 def _mean_points(plan: Plan, base: _Record, result: LineResult) -> list[Point]:
     """The line's points, means over seeds; the base first, then by strength."""
     points = [Point(0.0, behaviour(base, plan.frontier_y).value)]
@@ -186,7 +192,8 @@ def _figures(records: Sequence[_Record], base: _Record) -> dict[str, Any]:
     found: dict[str, list[float]] = {}
 
     def add(name: str, value: float | None) -> None:
-        if value is not None:
+        # What a diverged candidate has is no number, and JSON has no word for it.
+        if value is not None and math.isfinite(value):
             found.setdefault(name, []).append(value)
 
     for record in records:
@@ -240,8 +247,7 @@ def _runs(plan: Plan, base: _Record, result: LineResult) -> list[dict[str, Any]]
             "swept": list(result.line.swept),
             "seed": seed,
             "drawn": number == result.best,
-            "x": _point(plan, base, record).x,
-            "y": _point(plan, base, record).y,
+            **{axis: value if math.isfinite(value) else None for axis, value in _axes(plan, base, record)},
             "figures": _figures([record], base),
             **{key: facts[key] for key in ("seconds", "pairs", "peak_memory_bytes", "adapter_bytes", "warnings")},
         }
@@ -250,20 +256,27 @@ def _runs(plan: Plan, base: _Record, result: LineResult) -> list[dict[str, Any]]
     ]
 
 
-def _judging(comparison: Comparison) -> dict[str, dict[str, Any]]:
-    """The costs of all measurements, those of sweeps included, summed; `usd` is None without prices."""
-    measured = [comparison.base]
+def _judging(plan: Plan, comparison: Comparison) -> dict[str, dict[str, Any]]:
+    """The costs of all measurements, those of sweeps included, summed; `usd` is None without prices.
+
+    Lines that share a run share its measurement, which is counted once.
+    """
+    measured = {plan.base_name: comparison.base}
     for result in comparison.lines:
-        measured += [record for candidate in result.candidates for record in candidate.records]
-        measured += [record for strength, records in result.records.items() if strength != 1 for record in records]
-    found: dict[str, dict[str, Any]] = {}
-    for record in measured:
+        for number, candidate in enumerate(result.candidates):
+            runs = plan.runs[result.line.label, number]
+            of_strengths = result.records if number == result.best else {1.0: candidate.records}
+            for strength, records in of_strengths.items():
+                names = [plan.record_name(run, result.line, strength) for run in runs]
+                measured |= zip(names, records, strict=True)
+    found: dict[str, Cost] = {}
+    for record in measured.values():
         for name, judge in record.get("judges", {}).items():
             if judge["cost"] is not None:
-                sums = found.setdefault(name, dict.fromkeys(judge["cost"], 0))
-                for key, value in judge["cost"].items():
-                    sums[key] = None if value is None or sums[key] is None else sums[key] + value
-    return found
+                counts = {key: value for key, value in judge["cost"].items() if key != "usd"}
+                found.setdefault(name, Cost()).add(Cost(**counts))
+    prices = plan.judging.judge_price_in, plan.judging.judge_price_out
+    return {name: cost.report(*prices) for name, cost in found.items()}
 
 
 def _facts(plan: Plan, comparison: Comparison, judging: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -274,10 +287,10 @@ def _facts(plan: Plan, comparison: Comparison, judging: dict[str, dict[str, Any]
         "base model": common.model,
         "dtype": common.dtype,
         "training pairs": common.train_file,
-        "pairs per run": next(iter(plan.runs.values()))[0].inputs["pairs"]["count"],
+        "pairs per run": plan.usable_pairs,
         "held-out pairs": f"{evaluation.preference_file} ({len(plan.inputs.pairs or [])})"
         + (f", {cut} of their responses cut at max_length" if cut else ""),
-        "prompts answered": len(plan.inputs.prompts),
+        "prompts answered": base["answers"]["prompts"] if "answers" in base else 0,
         "neutral prompts": f"{evaluation.neutral_file or 'of the project'} ({len(plan.inputs.neutral)})",
         "epochs": common.num_train_epochs,
         "pairs per step": common.per_device_train_batch_size * common.gradient_accumulation_steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..baselines import base_policy, run_in_process, scaled_adapter
 from ..errors import QAdapterError
-from ..evaluate import measure_benchmarks, measure_policy
+from ..evaluate import is_finite, measure_benchmarks, measure_policy
 from ..evaluate.judges import SAME_TEXT
 from ..model import QAdapterForCausalLM, load_base_tokenizer
 from ..model.artifact_folder import CONFIG_FILE
@@ -80,6 +81,12 @@ def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool 
             done = [(workshop.train(run), workshop.measure(run, line, 1.0)) for run in runs]
             candidates.append(CandidateResult(hyperparameters, *map(list, zip(*done, strict=True))))
         best = best_candidate(candidates, base, plan)
+        if not all(map(is_finite, candidates[best].records)):
+            every = " with every candidate" if len(candidates) > 1 else ""
+            raise QAdapterError(
+                f"{line.label} diverged{every}: its adapter gives values that are no numbers.",
+                hint="give it a smaller learning_rate",
+            )
         records = {1.0: candidates[best].records}
         for strength in plan.arguments.dials:
             records[strength] = [workshop.measure(run, line, strength) for run in plan.runs[line.label, best]]
@@ -94,7 +101,8 @@ def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool 
 def best_candidate(candidates: list[CandidateResult], base: dict[str, Any], plan: Plan) -> int:
     """The candidate that gains the most behaviour at strength 1, mean over seeds.
 
-    Of equal ones that with the higher accuracy on held-out pairs, then that which forgets less.
+    Of equal ones that with the higher accuracy on held-out pairs, then that which forgets less. One that diverged, so
+    that its figures are no numbers, comes last.
     """
 
     def merit(number: int) -> tuple[float, float, float]:
@@ -102,7 +110,8 @@ def best_candidate(candidates: list[CandidateResult], base: dict[str, Any], plan
         gains = [gained(record, base, plan.frontier_y).value for record in records]
         ranked = [record["preference"]["accuracy"] for record in records]
         forgotten = [forgetting(record, base, plan.arguments.frontier_x).value for record in records]
-        return sum(gains), sum(ranked), -sum(forgotten)
+        found = sum(gains), sum(ranked), -sum(forgotten)
+        return found if all(map(math.isfinite, found)) else (-math.inf, -math.inf, -math.inf)
 
     return max(range(len(candidates)), key=merit)
 

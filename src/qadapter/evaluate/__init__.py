@@ -17,7 +17,7 @@ report        one HTML page with plots
 """
 
 from .arguments import EvaluationArguments
-from .comparison import difference_to_base
+from .comparison import difference_to_base, is_finite
 from .inputs import EvaluationInputs, read_inputs
 from .measure import measure_benchmarks, measure_policy
 from .perplexity import PerplexityResult, evaluate_perplexity
@@ -41,6 +41,7 @@ __all__ = [
     "evaluate_preference",
     "evaluate_probe",
     "evaluate_retention",
+    "is_finite",
     "load_neutral_prompts",
     "load_probe",
     "measure_benchmarks",

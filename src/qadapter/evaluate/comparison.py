@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -105,6 +106,14 @@ def difference_to_base(
             interval = mean_of_means(differences, **draw)
             found["tasks.mean"] = _paired(mean, interval, sum(map(len, differences)))
     return found
+
+
+def is_finite(record: dict[str, Any]) -> bool:
+    """Whether the figures of a policy are numbers; those of an adapter that diverged in training are not."""
+    figures = [record["retention"]["kl_to_base"]]
+    if "preference" in record:
+        figures += [record["preference"]["margin"], record["preference"]["logp_margin"]]
+    return all(map(math.isfinite, figures))
 
 
 def _alone(interval: Interval, items: int) -> _Figure:

@@ -91,8 +91,9 @@ def _dial(policies: Sequence[dict[str, Any]], base: dict[str, Any]) -> str:
             line.append((x, y))
             axis.errorbar(
                 x, y, fmt="o", color=TRAINED, elinewidth=1, capsize=2,
-                xerr=[[x - distance["low"]], [distance["high"] - x]],
-                yerr=[[y - shift - gain["low"]], [gain["high"] + shift - y]],
+                # Rounding makes the length of a bar that has none a little negative.
+                xerr=[[max(0.0, x - distance["low"])], [max(0.0, distance["high"] - x)]],
+                yerr=[[max(0.0, y - shift - gain["low"])], [max(0.0, gain["high"] + shift - y)]],
             )  # fmt: skip
             axis.annotate(
                 f"strength {record['strength']:g}", (x, y), xytext=(8, -11), textcoords="offset points", fontsize=8,

@@ -113,7 +113,7 @@ _KNOWN = {
     "answers.repeating": _Wording("kept", "answers that end in a loop", "of {items}: one phrase three times", True),
     "answers.mean_tokens": _Wording("gained", "length of an answer", "tokens, mean of {items}"),
     "retention.kl_to_base": _Wording(
-        "kept", "KL to the base", "nats per token of the base's answers to {items} neutral prompts"
+        "kept", "KL to the base", "nats per token, in the first 32 of the base's answers to {items} neutral prompts"
     ),
     "retention.top1_agreement": _Wording("kept", "same most likely token", "on the same tokens", True),
     "text.nats_per_token": _Wording("kept", "nats per token of plain text", "log-perplexity of {items} documents"),

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data import load_preference_dataset
 from ..data.pairs import BadRow
 from ..data.reading import read_rows
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..generate import Prompt, chat_input, read_prompts
 from ..train import usable_pairs
 from .arguments import EvaluationArguments
@@ -43,9 +43,13 @@ def read_inputs(args: EvaluationArguments, tokenizer: PreTrainedTokenizerBase) -
 
     Raises:
         DataError: a file that is missing or damaged, or a row of it; it names the row.
-        ConfigError: an unknown task, or one whose data cannot be had.
+        ConfigError: tasks that cannot be run (see `load_tasks`), or that need a chat template where there is none.
         MissingExtraError: tasks, without lm-eval.
     """
+    if args.tasks and args.task_chat_template and not tokenizer.chat_template:
+        raise ConfigError(
+            "task_chat_template: the base has no chat template.", hint="leave it out: questions are put as plain text"
+        )
     pairs = None
     if args.preference_file:
         rows = load_preference_dataset(args.preference_file, split="test", style=args.style, on_bad_row=args.on_bad_row)

@@ -32,7 +32,7 @@ class PromptDistance(NamedTuple):
 
 @dataclass(frozen=True)
 class RetentionResult:
-    """Distance to the base, per token of the base's own answers."""
+    """Distance to the base, per token of the base's own answers, each up to `max_new_tokens`."""
 
     kl_to_base: float
     """Mean over tokens of KL(π₀ ‖ π̃), nats."""

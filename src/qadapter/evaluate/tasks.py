@@ -38,8 +38,8 @@ def load_tasks(specs: Sequence[str], *, num_fewshot: int | None = None) -> list[
 
     Raises:
         MissingExtraError: lm-eval is not installed.
-        ConfigError: an unknown name, two tasks of one name, data that cannot be had, or a task without a metric of
-            `HEADLINES`.
+        ConfigError: an unknown name, a task that is there twice (a group's among them), data that cannot be had, a file
+            with too few rows for `num_fewshot`, or a task without a metric of `HEADLINES`.
         DataError: a file that is no task.
     """
     configs = {spec: local_task(spec) for spec in specs if spec.endswith(".jsonl")}
@@ -65,9 +65,14 @@ def load_tasks(specs: Sequence[str], *, num_fewshot: int | None = None) -> list[
                     "num_fewshot=%d does not change %s: by its own definition it has no solved examples.",
                     num_fewshot, ", ".join(without),
                 )  # fmt: skip
-    names = [task.name for task in loaded]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise ConfigError(f"the task {repeated[0]!r} is there twice.", hint="rename one of the files")
+    _check_once(loaded)
+    for spec, config in configs.items():
+        rows = len(config["custom_dataset"]()["test"])
+        if num_fewshot and num_fewshot >= rows:
+            raise ConfigError(
+                f"num_fewshot is {num_fewshot}, but {spec} holds {rows} questions, and its solved examples are drawn "
+                "from the others."
+            )
     return loaded
 
 
@@ -99,6 +104,20 @@ def _named(spec: str, found: Any) -> list[LoadedTask]:
     if group is not None:
         return [LoadedTask(spec, group, list(found["tasks"]))]
     return [LoadedTask(name, task, [name]) for name, task in found["tasks"].items()]
+
+
+def _check_once(loaded: Sequence[LoadedTask]) -> None:
+    """lm-eval takes no task twice, also not within two groups."""
+    first: dict[str, str] = {}
+    for entry in loaded:
+        for leaf in entry.leaves:
+            if leaf in first:
+                of = [f" (of {name})" if name != leaf else "" for name in (first[leaf], entry.name)]
+                raise ConfigError(
+                    f"the task {leaf!r}{of[0]} is there twice{of[1]}.",
+                    hint="leave one of them out, or rename one of the files",
+                )
+            first[leaf] = entry.name
 
 
 def _check_metrics(named: Sequence[LoadedTask], tasks: Mapping[str, Any]) -> None:

@@ -6,6 +6,7 @@ one model by an instance attribute `forward` and nothing else; `remove()` takes 
 
 from __future__ import annotations
 
+import logging
 import types
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,15 +15,17 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from peft import LoraConfig, PeftModel
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
 from peft.tuners.lora import Linear as LoraLinear
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from transformers import PreTrainedModel
 
-from ..errors import UnsupportedModelError
+from ..errors import ConfigError, UnsupportedModelError
 from .frozen_base import in_eval_mode, probe_ids
+
+logger = logging.getLogger(__name__)
 
 
 class Rows(Enum):
@@ -194,15 +197,48 @@ class _AddProduct(torch.autograd.Function):
 def lora_config(
     r: int = 8, alpha: int = 16, dropout: float = 0.0, target_modules: Sequence[str] | None = None
 ) -> LoraConfig:
-    """A LoRA of a causal LM; by default on all linear layers but the LM head."""
+    """A LoRA of a causal LM; by default on all linear layers but the LM head.
+
+    Args:
+        r: rank.
+        alpha: the scaling is alpha / r.
+        dropout: share of the LoRA's input that is dropped in training.
+        target_modules: names of modules, or "all-linear" alone, which is the default.
+
+    Raises:
+        ConfigError: a dropout out of range.
+    """
+    if not 0 <= dropout < 1:
+        raise ConfigError(f"lora_dropout must be at least 0 and below 1, got {dropout:g}")
+    names = list(target_modules or ["all-linear"])
     return LoraConfig(
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=list(target_modules) if target_modules else "all-linear",
+        target_modules="all-linear" if names == ["all-linear"] else names,
         task_type="CAUSAL_LM",
     )
 
+
+def put_on(base: PreTrainedModel, config: PeftConfig) -> PeftModel:
+    """The base with a LoRA on the modules that the config names; of a name that no module has the log says so.
+
+    Raises:
+        ConfigError: none of the names is a module's.
+    """
+    try:
+        peft_model = get_peft_model(base, config)
+    except ValueError as error:
+        raise ConfigError(f"the LoRA does not fit to {type(base).__name__}: {error}", hint=_HINT) from error
+    wanted = getattr(config, "target_modules", None)
+    found = getattr(peft_model.base_model, "targeted_module_names", [])
+    for name in sorted(wanted) if isinstance(wanted, set | list) else ():
+        if not any(module == name or module.endswith(f".{name}") for module in found):
+            logger.warning("%s has no module %r: it gets no LoRA.", type(base).__name__, name)
+    return peft_model
+
+
+_HINT = "lora_target_modules names modules such as q_proj; without it all linear layers but the LM head get the LoRA"
 
 # Those that leave the base's weights alone; the others (PiSSA, OLoRA, LoftQ, ...) take the LoRA's start out of them.
 _INITIALISATIONS = (True, False, "gaussian", "orthogonal")

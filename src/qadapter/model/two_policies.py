@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import transformers
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -16,7 +16,7 @@ from ..errors import ConfigError, UnsupportedModelError
 from .constants import QConstants
 from .fingerprint import BaseFingerprint, base_fingerprint
 from .frozen_base import check_lm_head, freeze_base, lm_head_of
-from .lora import RowRouter, Rows, check_lora, check_lora_start, check_rows, lora_config
+from .lora import RowRouter, Rows, check_lora, check_lora_start, check_rows, lora_config, put_on
 from .masked_attention import matrix_attention
 from .pair_loss import PreferenceOutput, pair_loss
 from .preference_batch import PreferenceBatch, preference_batch
@@ -56,7 +56,7 @@ class TwoPolicies(PreTrainedModel):
             peft_config = peft_config or lora_config()
             if isinstance(peft_config, LoraConfig):
                 check_lora_start(peft_config)
-            peft_model = get_peft_model(base, peft_config)
+            peft_model = put_on(base, peft_config)
         super().__init__(base.config)
         self.constants = constants or QConstants()
         self.peft_model = peft_model

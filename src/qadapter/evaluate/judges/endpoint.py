@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -14,6 +15,8 @@ from .cost import Cost
 from .judge import SAME_TEXT, Verdict
 from .judgment_cache import JudgmentCache, judgment_key
 from .pairwise_prompt import REMINDER, Choice, pairwise_messages, read_choice
+
+logger = logging.getLogger(__name__)
 
 # Of one question: after this many refusals or replies outside of the format it has failed.
 _ASKED_AT_MOST = 3
@@ -31,6 +34,7 @@ class _Opinion(NamedTuple):
     """Why there is no choice."""
     cost: Cost
     asked: bool = True
+    """False where the question never reached a server that answers."""
     lost: bool = False
     """Whether the server could not be had."""
 
@@ -42,6 +46,7 @@ class EndpointJudge:
     or loses (0) where both orders say so; all else is a tie (0.5): the orders contradict each other, or one says "tie".
     Two answers with the same text tie without being shown. A refusal or a reply outside of the format is asked again
     with a reminder; a question that stays without a choice makes the verdict fail, and is asked anew in the next run.
+    Questions that found no server are asked once more at the end, if it answers then; else they count as not asked.
 
     Args:
         client: the server.
@@ -77,22 +82,19 @@ class EndpointJudge:
         """Send one short request; what it took is in the `cost` of the next call of `judge`.
 
         Args:
-            may_be_cached: a server that cannot be had is no error where the cache holds judgments of this model.
+            may_be_cached: a server that cannot be had is a warning where the cache holds judgments of this model.
 
         Raises:
             ConfigError: the server is not there, or refuses the key, the model or the fields of the request.
         """
         try:
             self._client.complete(self._body(_PROBE), self._probed, threading.Event())
-        except (RequestFailedError, ConfigError) as error:
+        except RequestFailedError as error:
+            message = f"the judge's server {self._client.url} does not answer: {error}"
             if may_be_cached and self._cache.knows(self.model):
+                logger.warning("%s; only what it judged before can be had.", message)
                 return
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(
-                f"the judge's server {self._client.url} does not answer: {error}",
-                hint="is it running, and does it take the fields of judge_request?",
-            ) from error
+            raise ConfigError(message, hint="is it running, and does it take the fields of judge_request?") from error
 
     def judge(
         self,
@@ -124,6 +126,7 @@ class EndpointJudge:
         known = self._known(bodies)
         unknown = {key: body for key, body in bodies.items() if key not in known}
         opinions = known | self._ask_all(unknown, can_judge=bool(known))
+        opinions |= self._ask_again({key: unknown[key] for key, opinion in opinions.items() if opinion.lost}, opinions)
         verdicts = [
             Verdict(0.5, SAME_TEXT) if keys is None else _verdict(*(opinions[key] for key in keys))
             for keys in questions
@@ -168,6 +171,19 @@ class EndpointJudge:
                 stopped.set()
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        return opinions
+
+    def _ask_again(self, bodies: Mapping[str, dict[str, Any]], before: Mapping[str, _Opinion]) -> dict[str, _Opinion]:
+        """Opinions on questions that found no server: was it away for a while, or do they bring it down?"""
+        if not bodies:
+            return {}
+        try:
+            self._client.complete(self._body(_PROBE), self._probed, threading.Event())
+        except (RequestFailedError, ConfigError):
+            return {key: before[key]._replace(asked=False) for key in bodies}
+        opinions = self._ask_all(bodies, can_judge=True)
+        for key, opinion in opinions.items():
+            opinion.cost.add(before[key].cost)
         return opinions
 
     def _ask(self, key: str, body: dict[str, Any], stopped: threading.Event) -> _Opinion:

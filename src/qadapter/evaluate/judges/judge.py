@@ -20,7 +20,7 @@ class Verdict(NamedTuple):
     note: str = ""
     """Why it failed, or the judge's words in short."""
     asked: bool = True
-    """False where the judge was given up before this answer's turn came."""
+    """False where the judge's server was away, or the judge was given up before this answer's turn came."""
 
 
 class Judge(Protocol):

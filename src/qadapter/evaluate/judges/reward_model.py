@@ -9,17 +9,11 @@ from typing import Any
 
 import jinja2
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ...errors import ConfigError
 from ...generate import Answer
 from ...model import decoding_device
+from ...model.reward_classifier import reward_classifier, reward_tokenizer
 from .judge import Verdict
 
 
@@ -59,10 +53,10 @@ class RewardModel:
         limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
         self._max_length = min(limit for limit in limits if limit is not None)
 
-    @torch.inference_mode()
     def check(self, *, may_be_cached: bool = False) -> None:
         """Nothing: what could be wrong showed when it was made."""
 
+    @torch.inference_mode()
     def judge(
         self,
         prompts: Sequence[list[dict[str, str]]],
@@ -126,34 +120,5 @@ def load_reward_model(name: str | Path, *, batch_size: int = 8) -> RewardModel:
         ConfigError: it cannot be loaded, has several outputs, weights are missing (transformers would draw them at
             random), or its tokenizer has no chat template.
     """
-    config = _from_pretrained(AutoConfig, name)
-    if config.num_labels != 1:
-        raise ConfigError(
-            f"the reward model {str(name)!r} has {config.num_labels} labels ({', '.join(config.id2label.values())}); "
-            "a reward is one number.",
-            hint="give a model with num_labels=1, as trl's RewardTrainer makes it",
-        )
-    tokenizer = _from_pretrained(AutoTokenizer, name)
-    if not tokenizer.chat_template:
-        raise ConfigError(
-            f"the tokenizer of the reward model {str(name)!r} has no chat template: how it reads a prompt and an "
-            "answer is not known.",
-            hint="save its tokenizer with the chat template that it was trained with",
-        )
-    model, loading = _from_pretrained(
-        AutoModelForSequenceClassification, name, dtype="auto", use_safetensors=True, output_loading_info=True
-    )
-    if missing := sorted(loading["missing_keys"]):
-        raise ConfigError(
-            f"the checkpoint of the reward model {str(name)!r} lacks {', '.join(missing[:3])}"
-            f"{' …' if len(missing) > 3 else ''}.",
-            hint="a causal LM is no reward model; give one that was trained as AutoModelForSequenceClassification",
-        )
-    return RewardModel(model, tokenizer, str(name), device=decoding_device(), batch_size=batch_size)
-
-
-def _from_pretrained(auto: Any, name: str | Path, **kwargs: Any) -> Any:
-    try:
-        return auto.from_pretrained(name, **kwargs)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"the reward model {str(name)!r} cannot be loaded: {error}") from error
+    tokenizer = reward_tokenizer(name)
+    return RewardModel(reward_classifier(name), tokenizer, str(name), device=decoding_device(), batch_size=batch_size)
