@@ -270,6 +270,18 @@ def explicit(**fields: Any) -> dict[str, Any]:
             explicit(chosen=[{"role": "assistant", "content": [{"type": "text"}]}]),
             "content of message 1 of chosen is of type list, not text",
         ),
+        (
+            explicit() | {"tools": [{"name": "search"}]},
+            "'tools' would change the prompt that the chat template writes, and is not supported",
+        ),
+        (
+            explicit() | {"chat_template_kwargs": {"enable_thinking": False}},
+            "'chat_template_kwargs' would change the prompt that the chat template writes, and is not supported",
+        ),
+        (
+            explicit(chosen=[A | {"reasoning_content": "hm"}]),
+            "message 1 of chosen has 'reasoning_content' apart from its content, which is not supported",
+        ),
         (explicit(chosen=[A | {"tool_calls": [1]}]), "message 1 of chosen has tool calls, which are not supported"),
         (
             explicit(chosen=[assistant("\ud83d")]),

@@ -35,6 +35,21 @@ def test_no_second_bos(tokenizer) -> None:
     assert tokenize_pair(chat(), tokenizer, None).prompt_ids.count(tokenizer.bos_token_id) == 1
     standard = {"prompt": "wa wb", "chosen": " wc", "rejected": " wd"}
     assert tokenize_pair(standard, tokenizer, None).prompt_ids.count(tokenizer.bos_token_id) == 1
+    rendered = {**standard, "prompt": f"{tokenizer.bos_token}wa wb"}
+    assert tokenize_pair(rendered, tokenizer, None) == tokenize_pair(standard, tokenizer, None)
+
+
+def test_a_template_that_writes_the_date(tokenizer) -> None:
+    """A run that goes on after midnight must see the same pairs; whoever answers sees today."""
+    dated = copy.deepcopy(tokenizer)
+    date = "{{ 'wa ' if strftime_now('%d %b %Y') == '26 Jul 2024' else 'wb ' }}"
+    dated.chat_template = date + tokenizer.chat_template
+    pair, plain = tokenize_pair(chat(), dated, None), tokenize_pair(chat(), tokenizer, None)
+    wa, wb = tokenizer.convert_tokens_to_ids(["wa", "wb"])
+    assert wa in pair.prompt_ids[:2]
+    assert wb not in pair.prompt_ids[:2]
+    assert (pair.chosen_ids, pair.rejected_ids) == (plain.chosen_ids, plain.rejected_ids)
+    assert wb in encode_prompt(chat()["prompt"], dated)[:2]
 
 
 def test_the_end_of_turn_comes_from_the_template(tokenizer) -> None:

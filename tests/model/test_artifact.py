@@ -13,7 +13,7 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 
 from qadapter import QAdapterForCausalLM, load_tokenizer
-from qadapter.errors import ArtifactError, ConfigError
+from qadapter.errors import ArtifactError, ConfigError, UnsupportedModelError
 from qadapter.model import QConstants, lora_config
 from qadapter.model.artifact_folder import LATER_CONSTANTS
 from qadapter.model.fingerprint import base_fingerprint
@@ -230,3 +230,25 @@ def test_names_of_lora_modules(caplog: pytest.LogCaptureFixture) -> None:
     assert {name.split(".")[-1] for name in one.peft_model.base_model.targeted_module_names} == {"q_proj"}
     with pytest.raises(ConfigError, match=r"lora_dropout must be .*, got 1\.5"):
         lora_config(dropout=1.5)
+
+
+def test_a_half_written_folder_is_not_loaded(saved: Path, tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New factors under the constants of the run before would load without a word."""
+
+    def killed(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(type(tokenizer), "save_pretrained", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make_model(constants=RESIDUAL).save_pretrained(saved, tokenizer=tokenizer)
+    with pytest.raises(ArtifactError, match="is not a Q-Adapter artifact"):
+        QAdapterForCausalLM.from_pretrained(saved, make_base())
+
+
+def test_a_base_over_several_devices_is_refused() -> None:
+    base = make_base()
+    base.hf_device_map = {"model": 0, "lm_head": 1}
+    with pytest.raises(UnsupportedModelError, match=r"spread over several devices \(0, 1\)"):
+        QAdapterForCausalLM(base)
+    base.hf_device_map = {"": "cpu"}
+    QAdapterForCausalLM(base)

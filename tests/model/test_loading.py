@@ -41,23 +41,24 @@ def test_the_default_model_is_taken_from_the_cache_or_the_hub_or_the_package_ind
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("QADAPTER_CACHE", str(tmp_path))
-    monkeypatch.setattr(loading, "_hub_has_default_model", lambda revision: True)
-    assert loading._resolve(DEFAULT_MODEL, "main") == (DEFAULT_MODEL, "main")
-    monkeypatch.setattr(loading, "_hub_has_default_model", lambda revision: False)
+    monkeypatch.setattr(loading, "_hub_has_default_model", lambda: True)
+    assert loading._resolve(DEFAULT_MODEL, None) == (DEFAULT_MODEL, None)
+    monkeypatch.setattr(loading, "_hub_has_default_model", lambda: False)
     monkeypatch.setattr(loading, "fetch_default_model", lambda: tmp_path / "fetched")
     assert loading._resolve(DEFAULT_MODEL, None) == (str(tmp_path / "fetched"), None)
     loading.default_model_folder().mkdir()
     assert loading._resolve(DEFAULT_MODEL, None) == (str(loading.default_model_folder()), None)
     assert loading._resolve("other/model", "v1") == ("other/model", "v1")
+    assert loading._resolve(DEFAULT_MODEL, "main") == (DEFAULT_MODEL, "main"), "the copy has no revisions"
 
 
 def test_an_unreachable_hub_is_noticed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "try_to_load_from_cache", lambda *_a, **_k: None)
     monkeypatch.setattr(loading, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(loading, "ENDPOINT", "http://127.0.0.1:9")
-    assert loading._hub_has_default_model(None) is False
+    assert loading._hub_has_default_model() is False
     monkeypatch.setattr(loading, "try_to_load_from_cache", lambda *_a, **_k: "/cached/config.json")
-    assert loading._hub_has_default_model(None) is True
+    assert loading._hub_has_default_model() is True
 
 
 def test_a_wheel_with_other_content_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,25 @@ def test_who_shares(family: str, shared: bool, caplog: pytest.LogCaptureFixture)
     assert [shape[0] for shape in shapes] == ([3, 3] if shared else [6, 6])
 
 
+def test_local_layers_of_gpt_neo_keep_two_rows() -> None:
+    """They mask by the place in the row: the rejected response would lose its prompt, without a word."""
+    config = transformers.GPTNeoConfig(
+        vocab_size=61, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global", "local"], 1]],
+        window_size=5, max_position_embeddings=128, **IDS,
+    )  # fmt: skip
+    batch, found = make_batch(), []
+    for window, rows in ((5, 6), (64, 3)):
+        config.window_size = window
+        model = model_from_config(config)
+        shapes = rows_seen(model)
+        together = model(**batch)
+        assert [shape[0] for shape in shapes] == [rows, rows]
+        model.share_prefix = False
+        torch.testing.assert_close(together.pair_loss, model(**batch).pair_loss, rtol=1e-4, atol=1e-5)
+        found.append(together.pair_loss)
+    assert not torch.allclose(*found), "the window matters"
+
+
 def test_convolutions_keep_two_rows(caplog: pytest.LogCaptureFixture) -> None:
     """In a packed row one reaches from the rejected response back into the end of the chosen one."""
     config = transformers.Lfm2Config(

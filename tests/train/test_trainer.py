@@ -152,6 +152,41 @@ def test_float16_weights_are_refused(tmp_path: Path, tokenizer) -> None:
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "field", ["neftune_noise_alpha", "label_smoothing_factor", "fp16", "bf16_full_eval", "fp16_full_eval"]
+)
+def test_fields_that_would_make_it_another_method_are_refused(tmp_path: Path, field: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{field} "):
+        arguments(tmp_path, **{field: True if "16" in field else 0.1})
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_autocast_changes_rounding_alone(tmp_path: Path, tokenizer, dtype: torch.dtype) -> None:
+    """`bf16: true`, as many a config of TRL has it, whatever the base is stored in."""
+    norms = []
+    for bf16 in (False, True):
+        args = arguments(tmp_path, bf16=bf16, max_steps=1, max_grad_norm=1e9, anchor_coef=1.0, anchors=2)
+        base = make_base().to(dtype)
+        QAdapterTrainer(base, args, train_dataset=pairs(4), processing_class=tokenizer).train()
+        norms.append(log_of(tmp_path)[0]["grad_norm"])
+        (tmp_path / "metrics.jsonl").unlink()
+    assert norms[1] == pytest.approx(norms[0], rel=0.1)
+
+
+def test_pairs_that_differ_nowhere_are_counted(tmp_path: Path, tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    def turn(role: str, text: str) -> list[dict[str, str]]:
+        return [{"role": role, "content": text}]
+
+    rows = [
+        {"prompt": turn("user", "wa"), "chosen": turn("assistant", f"wb wc wd {end}"), "rejected": turn("assistant", x)}
+        for end, x in (("we", "wb wc wd wf"), ("we", "wf wc"))
+    ]
+    whole = tokenize_dataset(Dataset.from_list(rows), tokenizer, max_length=None)
+    assert "same tokens" not in caplog.text
+    tokenize_dataset(Dataset.from_list(rows), tokenizer, max_length=len(whole[0]["prompt_ids"]) + 3)
+    assert "1 of 2 pairs have the same tokens on both sides" in caplog.text
+
+
 def test_resume_with_other_constants_is_refused(tmp_path: Path, tokenizer) -> None:
     args = arguments(tmp_path, save_strategy="steps", save_steps=1)
     QAdapterTrainer(make_base(), args, train_dataset=pairs(8), processing_class=tokenizer).train()
@@ -161,7 +196,11 @@ def test_resume_with_other_constants_is_refused(tmp_path: Path, tokenizer) -> No
         trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 
-@pytest.mark.parametrize("lora", [{"r": 4}, {"lora_alpha": 4}, {"use_rslora": True}], ids=str)
+@pytest.mark.parametrize(
+    "lora",
+    [{"r": 4}, {"lora_alpha": 4}, {"use_rslora": True}, {"use_dora": True}, {"alpha_pattern": {"q_proj": 2}}],
+    ids=str,
+)
 def test_resume_with_another_lora_is_refused(tmp_path: Path, tokenizer, lora: dict) -> None:
     args = arguments(tmp_path, save_strategy="steps", save_steps=1, max_steps=1)
 

@@ -51,7 +51,7 @@ class RunArguments:
         "",
     )
     load_in: str | None = _meaning("store the frozen linear layers in 8bit or 4bit (extra: quantized)")
-    device_map: str | None = _meaning("auto: spread the layers of one process over all its GPUs")
+    device_map: str | None = _meaning("the device that the base is loaded to, such as cuda:1; one has to hold it all")
     revision: str | None = _meaning("branch, tag or commit of the model on the hub")
     trust_remote_code: bool = _meaning("run code that comes with the model", False)
     attn_implementation: str | None = _meaning("attention of the base model: sdpa, eager, flash_attention_2, ...")
@@ -73,7 +73,7 @@ class RunArguments:
             raise ConfigError(f"--load-in must be one of {', '.join(LOAD_IN)}, got {self.load_in!r}")
         if self.device_map and self.launch:
             raise ConfigError(
-                "--device-map spreads one process over the GPUs and --launch gives each process its own: choose one.",
+                "--device-map names a device and --launch gives each process its own: choose one.",
                 hint="to spread the weights over processes use recipes/accelerate/fsdp2.yaml",
             )
         if not Path(self.model).is_dir() and (self.model.startswith((".", "/", "~")) or self.model.count("/") > 1):

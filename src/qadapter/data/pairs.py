@@ -64,6 +64,9 @@ def checked_messages(value: Sequence[Any], field: str) -> Messages:
             raise RowProblem(f"content of {where} is of type {type(content).__name__}, not text")
         if message.get("tool_calls"):
             raise RowProblem(f"{where} has tool calls, which are not supported")
+        for key in ("reasoning_content", "thinking"):
+            if message.get(key):
+                raise RowProblem(f"{where} has {key!r} apart from its content, which is not supported")
         if not content.strip() and role != "system":
             last_response = field != "prompt" and role == "assistant" and number == len(value)
             raise RowProblem(f"{field} is empty" if last_response else f"{where} is empty")

@@ -2,17 +2,26 @@
 
 The prompt's tokens are those that generation will start from; a response ends with its end-of-turn token, the last
 action of the policy. What a chat template writes after that token (a newline, say) is nobody's action and left out.
+
+Some chat templates write today's date (Llama 3.2). In pairs it is always the same day, so that a run can go on after
+midnight and another day's run sees the same tokens; prompts that are answered get the day they are answered on.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
+
+# What Llama 3's templates write where they are given no clock.
+_DAY_OF_PAIRS = datetime(2024, 7, 26)
+_CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
 
 class TokenizedPair(NamedTuple):
@@ -55,7 +64,7 @@ def tokenize_pair(pair: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, m
         DataError: no chat template, or one whose text for prompt + response does not begin with its prompt.
     """
     prompt, conversational = pair["prompt"], not isinstance(pair["prompt"], str)
-    prompt_ids = encode_prompt(prompt, tokenizer)
+    prompt_ids = encode_prompt(prompt, tokenizer, day=_DAY_OF_PAIRS)
     end_id = end_of_turn_id(tokenizer) if conversational else tokenizer.eos_token_id
     response_ids = _encode_conversational_response if conversational else _encode_standard_response
     chosen_ids, rejected_ids = (
@@ -76,18 +85,27 @@ def tokenize_pair(pair: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, m
     )
 
 
-def encode_prompt(prompt: str | list[dict[str, str]], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def encode_prompt(
+    prompt: str | list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, *, day: datetime | None = None
+) -> list[int]:
     """The tokens that generation starts from; training uses the same.
 
-    A chat template writes its own special tokens, so none are added to its text: no second BOS.
+    A chat template writes its own special tokens, so none are added to its text: no second BOS. Nor to a string that
+    begins with one.
+
+    Args:
+        prompt: messages or a string.
+        tokenizer: the base model's.
+        day: what a chat template takes for today; default today.
 
     Raises:
         DataError: messages, but the tokenizer has no chat template, or one that refuses them.
     """
     if isinstance(prompt, str):
-        ids = tokenizer(prompt)["input_ids"]
+        begun = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
+        ids = tokenizer(prompt, add_special_tokens=not begun)["input_ids"]
         return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
-    return _encode_chat(_render(prompt, tokenizer, add_generation_prompt=True), tokenizer)
+    return _encode_chat(_render(prompt, tokenizer, day, add_generation_prompt=True), tokenizer)
 
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -99,7 +117,7 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     if tokenizer.chat_template:
         marker = "end of turn probe"
         turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": marker}]
-        after = _render(turns, tokenizer, add_generation_prompt=False).rpartition(marker)[2]
+        after = _render(turns, tokenizer, None, add_generation_prompt=False).rpartition(marker)[2]
         special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
         for token in _encode_chat(after, tokenizer):
             if token in special:
@@ -113,8 +131,8 @@ def _encode_conversational_response(
     response: list[dict[str, str]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[int]:
-    prompt_text = _render(prompt, tokenizer, add_generation_prompt=True)
-    full_text = _render(prompt + response, tokenizer, add_generation_prompt=False)
+    prompt_text = _render(prompt, tokenizer, _DAY_OF_PAIRS, add_generation_prompt=True)
+    full_text = _render(prompt + response, tokenizer, _DAY_OF_PAIRS, add_generation_prompt=False)
     if not full_text.startswith(prompt_text):
         raise DataError(
             "the chat template's text for prompt + response does not begin with its text for the prompt, so the "
@@ -150,14 +168,26 @@ def _end_at_turn(response_ids: list[int], end_id: int | None, tokenizer: PreTrai
     return [*response_ids, end_id]
 
 
-def _render(messages: list[dict[str, str]], tokenizer: PreTrainedTokenizerBase, *, add_generation_prompt: bool) -> str:
+def _render(
+    messages: list[dict[str, str]],
+    tokenizer: PreTrainedTokenizerBase,
+    day: datetime | None,
+    *,
+    add_generation_prompt: bool,
+) -> str:
     if not tokenizer.chat_template:
         raise DataError(
             f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, but the data are conversations.",
             hint="use an instruction-tuned model, or convert the data to prompt/chosen/rejected strings",
         )
+    template = tokenizer.chat_template
+    if day is not None and isinstance(template, str):
+        # transformers passes templates plain data alone, so the clock cannot be handed over.
+        template = _CLOCK.sub(lambda call: f"{call[1]}{day.strftime(call[2])}{call[1]}", template)
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=add_generation_prompt)
+        return tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=add_generation_prompt
+        )
     except TemplateError as error:
         raise RefusedByTemplateError(f"the chat template refuses the messages: {error}") from error
 

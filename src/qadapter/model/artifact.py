@@ -75,6 +75,8 @@ def save_artifact(
         "tokenizer_sha256": None if tokenizer is None else tokenizer_fingerprint(tokenizer),
         "constants": dataclasses.asdict(model.constants),
     }
+    # A folder without it is recognised as half-written, so it is the first to go and the last to come.
+    (directory / CONFIG_FILE).unlink(missing_ok=True)
     # The embedding is the base's, also where a LoRA is on it: PEFT would save it whole then.
     model.peft_model.save_pretrained(
         directory / ADAPTER_FOLDER, safe_serialization=True, state_dict=state_dict, save_embedding_layers=False
@@ -84,7 +86,6 @@ def save_artifact(
     if tokenizer is not None:
         tokenizer.save_pretrained(directory)
     (directory / "README.md").write_text(model_card(config), encoding="utf-8")
-    # Last: a folder without it is recognised as half-written.
     (directory / CONFIG_FILE).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -120,3 +120,17 @@ def check_lm_head(base: PreTrainedModel) -> None:
             f"the logits of {type(base).__name__} are not its LM head applied to its final hidden states "
             f"(they differ by {difference:.3g}), so the two policies cannot be mixed exactly."
         )
+
+
+def refuse_several_devices(base: PreTrainedModel) -> None:
+    """Refuse a base whose layers lie on several devices: both policies' hidden states meet at its LM head.
+
+    Raises:
+        UnsupportedModelError: it names the devices.
+    """
+    devices = sorted({str(device) for device in getattr(base, "hf_device_map", {}).values()})
+    if len(devices) > 1:
+        raise UnsupportedModelError(
+            f"the layers of the base are spread over several devices ({', '.join(devices)}).",
+            hint="train with --launch recipes/accelerate/fsdp2.yaml, or store the base in few bits with load_in",
+        )

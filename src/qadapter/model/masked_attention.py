@@ -138,8 +138,8 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """An attention function of transformers; torch's where the mask is not one number per query and key."""
     shape = (len(query), 1, query.shape[2], key.shape[2])
-    # Latent attention (MLA) has values of another size than its keys.
-    plain = value.shape[-1] == query.shape[-1] and not dropout
+    # Latent attention (MLA) has values of another size than its keys; under autocast they may be of another dtype.
+    plain = value.shape[-1] == query.shape[-1] and key.dtype == value.dtype == query.dtype and not dropout
     if not plain or attention_mask is None or attention_mask.shape != shape or attention_mask.dtype != query.dtype:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs

@@ -138,6 +138,8 @@ def why_not_packable(base: PreTrainedModel) -> str | None:
 def shortest_window(base: PreTrainedModel) -> int | None:
     """The size of the model's sliding attention window; None where it attends to everything."""
     config = base.config.get_text_config()
+    if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo, which masks by the place in the row
+        return config.window_size
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and not any("sliding" in kind or "chunked" in kind for kind in kinds):

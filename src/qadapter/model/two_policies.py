@@ -15,7 +15,7 @@ from ..core import BaseStates, LMHead, base_states
 from ..errors import ConfigError, UnsupportedModelError
 from .constants import QConstants
 from .fingerprint import BaseFingerprint, base_fingerprint
-from .frozen_base import check_lm_head, freeze_base, lm_head_of
+from .frozen_base import check_lm_head, freeze_base, lm_head_of, refuse_several_devices
 from .lora import RowRouter, Rows, check_lora, check_lora_start, check_rows, lora_config, put_on
 from .masked_attention import matrix_attention
 from .pair_loss import PreferenceOutput, pair_loss
@@ -51,6 +51,7 @@ class TwoPolicies(PreTrainedModel):
                     "the base model already carries a PEFT adapter.",
                     hint="merge_and_unload() it, or pass the plain model",
                 )
+            refuse_several_devices(base)
             freeze_base(base)
             check_lm_head(base)
             peft_config = peft_config or lora_config()

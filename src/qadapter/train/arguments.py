@@ -32,6 +32,16 @@ def check_anchors(anchors: int | None, anchor_coef: float | None) -> None:
         )
 
 
+# Fields of TrainingArguments under which the method would be another one, or that the trainer never looks at.
+_REFUSED = {
+    "neftune_noise_alpha": "adds other noise to the base's pass than to the adapter's: Q would not be a difference.",
+    "label_smoothing_factor": "is for losses over classes; this one is over pairs.",
+    "fp16": "scales a loss whose gradients pass through frozen weights in float16; use bf16.",
+    "bf16_full_eval": "leaves the model where it was loaded until training; the weights' dtype is `dtype`.",
+    "fp16_full_eval": "leaves the model where it was loaded until training; the weights' dtype is `dtype`.",
+}
+
+
 @dataclass
 class QAdapterTrainingArguments(TrainingArguments):
     """`transformers.TrainingArguments` with the method's fields, named as in TRL where the meaning is the same.
@@ -132,6 +142,9 @@ class QAdapterTrainingArguments(TrainingArguments):
                 "push_to_hub uploads the whole output_dir, the held-out pairs in it too.",
                 hint="`qadapter export FOLDER --to hub` uploads the adapter and its card",
             )
+        for name, why in _REFUSED.items():
+            if getattr(self, name):
+                raise ConfigError(f"{name} {why}")
         if self.remove_unused_columns:
             raise ConfigError("remove_unused_columns must stay False: the collator needs the columns of token ids.")
         if self.train_sampling_strategy not in ("group_by_length", "random", "sequential"):

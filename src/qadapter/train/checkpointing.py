@@ -125,7 +125,10 @@ def _lora(config: PeftConfig) -> dict[str, Any]:
     return {
         "r": config.r,
         "lora_alpha": config.lora_alpha,
-        "use_rslora": config.use_rslora,
+        **{
+            name: getattr(config, name)
+            for name in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "lora_bias")
+        },
         "modules": sorted(config.target_modules),
     }
 

@@ -63,19 +63,20 @@ def tokenize_dataset(
 
     Returns:
         The fields of `TokenizedPair` that the collator needs, and `length`, the tokens of the pair with its prompt
-        counted once. The number of responses that were cut is logged.
+        counted once. The log says how many responses were cut, and how many pairs differ nowhere.
 
     Raises:
         DataError: bad rows, or no usable pair.
     """
     pairs: list[dict[str, Any]] = []
     bad: list[BadRow] = []
-    cut = 0
+    cut = same = 0
     for pair in _tokenized(dataset, tokenizer, max_length):
         if isinstance(pair, BadRow):
             bad.append(pair)
             continue
         cut += (not pair.chosen_terminated) + (not pair.rejected_terminated)
+        same += pair.chosen_ids == pair.rejected_ids
         pairs.append(
             {
                 "prompt_ids": pair.prompt_ids,
@@ -96,6 +97,11 @@ def tokenize_dataset(
             2 * len(pairs),
             max_length,
         )
+    if same:
+        logger.warning(
+            "%d of %d pairs have the same tokens on both sides (up to max_length=%s, or as the chat template writes "
+            "them): they say nothing of the preference.", same, len(pairs), max_length,
+        )  # fmt: skip
     return Dataset.from_list(pairs)
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-# Sorting within pools of this many steps keeps padding under 5 % of the tokens and the composition of batches random.
+# Sorting within pools of this many steps keeps padding under 5 % of the tokens. Data of fewer steps are one pool: then
+# much the same rows meet in every epoch, and anchors, which have lengths of their own, meet anchors more than pairs.
 _POOL_BATCHES = 64
 
 
 class LengthGroupedSampler(Sampler[int]):
-    """Random batches of pairs of like length, in random order.
+    """Batches of pairs of like length, in random order; which pairs is random over data of several pools.
 
     The order depends on the seed, the epoch and the size of a step alone: a resumed run continues with the batches it
     would have seen, and it does not matter into how many processes and micro-batches a step is divided.
