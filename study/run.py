@@ -14,6 +14,7 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
     cut        whether the value of a cut response's last state matters, where many responses are cut (ultrafeedback)
     noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
     pairs      the same with 0 and 20 %, on many more held-out pairs: those of the judge, whom nobody asks here
+    brakes     the default without its likelihood term, without its anchors, and without both, as in `pairs`
     rates      DPO with a smaller and a larger learning rate than those of `methods`
     others     RPO (DPO with the likelihood of the chosen response), IPO, KTO and ORPO
     cost       every method on a few pairs, for its time and memory: run it alone, on a machine that does nothing else
@@ -63,6 +64,15 @@ CONSTANTS: Methods = {
     "length_normalized, alpha_tilde 3": ours(length_normalized=True, alpha_0=3.0, alpha_tilde=3.0),
     "learning_rate 2e-3": ours(learning_rate=2e-3),
 }
+FLIPPED: dict[str, Any] = {
+    "seeds": [0, 1],
+    "strengths": [1],
+    "eval_file": "judge_pairs.jsonl",
+    "checker": [],
+    "tasks": [],
+    "text_file": None,
+}
+"""Accuracy alone, on the pairs of the judge."""
 PARTS: dict[str, dict[str, Any]] = {
     "methods": {},
     "constants": {"methods": CONSTANTS, "strengths": [1], "tasks": [], "text_file": None},
@@ -107,12 +117,16 @@ PARTS: dict[str, dict[str, Any]] = {
             "DPO": {**BEST_DPO, "label_noise": [0.0, 0.2]},
         },
         "reference": "DPO, 0% flipped",
-        "seeds": [0, 1],
-        "strengths": [1],
-        "eval_file": "judge_pairs.jsonl",
-        "checker": [],
-        "tasks": [],
-        "text_file": None,
+        **FLIPPED,
+    },
+    "brakes": {
+        "methods": {
+            "without sft_coef": {**ours(sft_coef=0.0), "label_noise": [0.0, 0.2]},
+            "without anchors": {**ours(anchors=0), "label_noise": [0.0, 0.2]},
+            "without both": {**ours(sft_coef=0.0, anchors=0), "label_noise": [0.0, 0.2]},
+        },
+        "reference": "without both, 0% flipped",
+        **FLIPPED,
     },
     "rates": {
         "methods": {"DPO": {**DPO, "learning_rate": [5e-5, 2e-3]}},

@@ -144,12 +144,14 @@ def noise_part() -> str:
 def pairs_part() -> str:
     """What flipped labels cost in accuracy, on many pairs."""
 
-    def content(_: str, results: Results) -> list[str]:
-        accuracy = {line["label"]: trained(line)["figures"]["preference.accuracy"] for line in results["lines"]}
+    def content(name: str, results: Results) -> list[str]:
+        parts = [part for part in (results, load(name, "brakes")) if part is not None]
+        lines, runs = ([one for part in parts for one in part[key]] for key in ("lines", "runs"))
+        accuracy = {line["label"]: trained(line)["figures"]["preference.accuracy"] for line in lines}
         rows = []
-        for line in results["lines"]:
+        for line in lines:
             method, _, flipped = line["label"].partition(", ")
-            seeds = [run["figures"]["preference.accuracy"] for run in results["runs"] if run["label"] == line["label"]]
+            seeds = [run["figures"]["preference.accuracy"] for run in runs if run["label"] == line["label"]]
             fell = accuracy[f"{method}, 0% flipped"] - accuracy[line["label"]]
             rows.append(
                 [
