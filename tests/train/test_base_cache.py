@@ -457,3 +457,30 @@ def test_two_runs_at_once_build_it_once(run: Run) -> None:
     waiting.join(timeout=60)
     assert not waiting.is_alive()
     assert not computed
+
+
+@pytest.mark.parametrize("auto", [True, False])
+def test_a_pass_that_does_not_fit_is_done_in_halves(
+    run: Run, auto: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, sizes = run(), []
+    shutil.rmtree(run.cache)
+    monkeypatch.setattr(base_cache, "CHUNK_STATES", 10_000)  # all pairs in one chunk
+    trainer = run.trainer(per_device_train_batch_size=2, gradient_accumulation_steps=1, auto_micro_batch=auto)
+    states_of = trainer.model.base_states_of_pairs
+
+    def scarce(**batch: torch.Tensor) -> BaseStates:
+        sizes.append(len(batch["terminated"]) // 2)
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return states_of(**batch)
+
+    monkeypatch.setattr(trainer.model, "base_states_of_pairs", scarce)
+    if not auto:
+        with pytest.raises(torch.OutOfMemoryError):
+            trainer.train()
+        return
+    trainer.train()
+    assert sizes == [2] + 8 * [1]
+    assert "going on with passes of 1" in caplog.text
+    same({name: p.detach() for name, p in trainer.model.named_parameters() if "lora_" in name}, plain)

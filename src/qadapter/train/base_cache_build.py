@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from ..model.fingerprint import tokenizer_fingerprint
 from ..model.loading import cache_root
 from .base_cache import WAY_OUT, BaseCache, human_size, refuse_full_disk
 from .dataset import digest_of_tokens
+from .memory import is_out_of_memory, release_memory
 from .processes import from_main_process
 
 logger = logging.getLogger(__name__)
@@ -88,7 +90,9 @@ def base_cache(
     return BaseCache(directory / key[:32], states, hidden_size, model.dtype)
 
 
-def fill(cache: BaseCache, dataset: Dataset, batch_size: int, states_of: States, *, epochs: float) -> None:
+def fill(
+    cache: BaseCache, dataset: Dataset, batch_size: int, states_of: States, *, epochs: float, to_fit: bool = False
+) -> None:
     """Compute the chunks that are not there or are damaged. All processes of a run must call this.
 
     Args:
@@ -97,13 +101,25 @@ def fill(cache: BaseCache, dataset: Dataset, batch_size: int, states_of: States,
         batch_size: pairs per pass.
         states_of: makes the pass.
         epochs: passes over the data set that the run will make.
+        to_fit: halve `batch_size` as often as memory runs out; for a single process.
 
     Raises:
         ConfigError: the disk cannot hold the cache, its folder cannot be written, or other machines do not share it.
     """
     with ExitStack() as locked:
         todo = from_main_process(lambda: _plan(cache, dataset, epochs, locked))
-        _compute(cache, dataset, batch_size, states_of, todo)
+        while todo:
+            try:
+                _compute(cache, dataset, batch_size, states_of, todo)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not to_fit or batch_size == 1 or not is_out_of_memory(error):
+                    raise
+            # Not in the handler: the exception keeps the tensors of the failed pass alive.
+            release_memory()
+            batch_size //= 2
+            logger.warning("base cache: memory ran out; going on with passes of %d.", batch_size)
+            todo = sorted(chain(*cache.check()))
     PartialState().wait_for_everyone()  # until the main process has counted the last chunks
     if not all(gather_object([cache.is_complete()])):
         raise QAdapterError(

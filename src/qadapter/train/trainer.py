@@ -200,7 +200,8 @@ class QAdapterTrainer(CheckpointingTrainer):
         if args.max_steps > 0:
             pairs_per_step = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
             epochs = args.max_steps * pairs_per_step / len(self.train_dataset)
-        fill(cache, self.train_dataset, self._train_batch_size, states_of, epochs=epochs)
+        to_fit = args.auto_micro_batch
+        fill(cache, self.train_dataset, self._train_batch_size, states_of, epochs=epochs, to_fit=to_fit)
 
     def _run_epoch(self, **kwargs: Any) -> None:
         # accelerate's own call does not reach the sampler where a resumed epoch is divided among processes.
