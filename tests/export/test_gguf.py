@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from peft import LoraConfig
 
 from qadapter.cli.main import main
 from qadapter.errors import QAdapterError
+from qadapter.export import source
 from qadapter.export.gguf import check_rope_base
 
 MakeArtifact = Callable[..., Path]
@@ -71,6 +73,32 @@ def test_the_converter_gets_what_it_needs(
     assert (record["form"], record["outtype"], record["exact"]) == (form, "q8_0", False)
     assert f"{form}-q8_0.gguf" in (out / "README.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama.cpp", "out"]
+
+
+@pytest.mark.parametrize("form", ["merged", "lora"])
+def test_a_file_is_exact_only_where_training_was_in_full_precision_and_on_the_base_it_names(
+    form: str, make_artifact: MakeArtifact, llama_cpp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    adapter = Path(shutil.copytree(make_artifact(), tmp_path / "adapter"))
+    saved = json.loads((adapter / "qadapter_config.json").read_text())
+
+    def exported() -> tuple[bool, str]:
+        flags = ("--form", form, "--outtype", "f32", "--llama-cpp", llama_cpp, "--overwrite")
+        assert run(adapter, tmp_path, *flags) == 0
+        record = json.loads((tmp_path / "out" / "qadapter_export.json").read_text())
+        return record["exact"], (tmp_path / "out" / "README.md").read_text()
+
+    assert exported()[0] is True
+    monkeypatch.setattr(source, "PACKAGE_COPY_SHA256", saved["base"]["weights_sha256"])
+    exact, card = exported()
+    # The merged file has the weights of training in it; beside a LoRA the reader puts those of the name.
+    assert (exact, "copy of its base from the package index" in card) == ((True, False), (False, True))[form == "lora"]
+    monkeypatch.undo()
+    saved["base"]["load_in"] = "4bit"
+    (adapter / "qadapter_config.json").write_text(json.dumps(saved))
+    exact, card = exported()
+    assert exact is False
+    assert "It was trained on the base in 4bit" in card
 
 
 def test_another_strength_is_measured(

@@ -31,6 +31,8 @@ def write_card(
     what: str,
     how_to_load: str,
     distance: ExportDistance | None,
+    brings_base: bool,
+    rounded: bool = False,
     dial: str = "is fixed at",
     library: str | None = None,
     **facts: Any,
@@ -45,9 +47,11 @@ def write_card(
         what: the title's second half, such as "a plain LoRA".
         how_to_load: Markdown.
         distance: how far the exported policy is from the exact one; None where it is that policy.
+        brings_base: whether the base's weights are part of the export; otherwise the reader brings those it names.
+        rounded: whether the file holds the weights in fewer digits than the policy was measured with.
         dial: what the strength is to the dial of the exported policy.
         library: the hub's name of the library that loads it.
-        **facts: more entries of the record, or other values for those it has.
+        **facts: more entries of the record.
     """
     exactness = (
         "It is the exact policy that was trained, up to rounding."
@@ -60,8 +64,7 @@ def write_card(
             f"It was trained on the base in {stored_in}; on the base in full precision, which this export is for, the "
             f"policy differs by what that rounds. Apart from this: {exactness[0].lower()}{exactness[1:]}"
         )
-    # Of the weights that a PEFT card names and does not bring along.
-    of_other_weights = source.of_package_copy and library == "peft"
+    of_other_weights = source.of_package_copy and not brings_base
     if of_other_weights:
         exactness += " " + OF_PACKAGE_COPY
     card = f"""{front_matter(source.base_name, library=library, pipeline_tag="text-generation")}
@@ -79,7 +82,7 @@ strength {strength:g} (0 is the base model at temperature α̃/α₀, 1 what was
         "qadapter_version": __version__,
         "target": target,
         "strength": strength,
-        "exact": distance is None and not stored_in and not of_other_weights,
+        "exact": distance is None and not (stored_in or of_other_weights or rounded),
         "distance": None if distance is None else distance._asdict(),
         "base": source.config["base"],
         "constants": dataclasses.asdict(source.constants),

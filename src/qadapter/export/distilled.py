@@ -70,7 +70,7 @@ def export(source: Source, args: DistilledArguments, output: str, *, overwrite: 
         tokenizer.save_pretrained(folder)
         write_card(
             folder, source, target="distilled", strength=args.strength, what="distilled into a plain LoRA",
-            distance=after, library="peft", how_to_load=how_to_load_lora(source.base_name),
+            distance=after, brings_base=False, library="peft", how_to_load=how_to_load_lora(source.base_name),
             samples=args.samples, distance_before_training=before._asdict(),
         )  # fmt: skip
 

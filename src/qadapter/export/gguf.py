@@ -70,7 +70,7 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
         write_card(
             folder, source, target="gguf", strength=args.strength, what=f"GGUF, {args.outtype}", distance=distance,
             how_to_load=_how_to_load(file.name, args.form), form=args.form, outtype=args.outtype,
-            exact=distance is None and args.outtype == "f32",
+            brings_base=args.form == "merged", rounded=args.outtype != "f32",
         )  # fmt: skip
 
 

@@ -42,7 +42,7 @@ def export(source: Source, args: MergedArguments, output: str, *, overwrite: boo
         distance = write_model(source, args, folder, args.max_shard_size)
         write_card(
             folder, source, target="merged", strength=args.strength, what="merged weights", distance=distance,
-            library="transformers", how_to_load=_HOW_TO_LOAD,
+            brings_base=True, library="transformers", how_to_load=_HOW_TO_LOAD,
         )  # fmt: skip
 
 

@@ -38,7 +38,7 @@ def export(source: Source, args: PeftArguments, output: str, *, overwrite: bool)
         tokenizer.save_pretrained(folder)
         write_card(
             folder, source, target="peft", strength=args.strength, what="a plain LoRA", distance=distance,
-            library="peft", how_to_load=how_to_load_lora(source.base_name),
+            brings_base=False, library="peft", how_to_load=how_to_load_lora(source.base_name),
         )  # fmt: skip
 
 

@@ -51,7 +51,7 @@ def export(source: Source, args: VllmArguments, output: str, *, overwrite: bool)
         tokenizer.save_pretrained(folder)
         write_card(
             folder, source, target="vllm", strength=args.strength, what="both policies, for vLLM", distance=None,
-            dial="of a request that sets none is at", how_to_load=_HOW_TO_LOAD,
+            brings_base=True, dial="of a request that sets none is at", how_to_load=_HOW_TO_LOAD,
         )  # fmt: skip
 
 
