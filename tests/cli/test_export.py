@@ -43,6 +43,17 @@ def test_a_second_export_needs_overwrite(trained: Path, tmp_path: Path, capsys: 
     assert run(trained, *words, "--overwrite") == 0
 
 
+@pytest.mark.parametrize("to", ["merged", "vllm", "gguf"])
+def test_a_base_in_fewer_bits_is_refused_before_it_is_loaded_where_it_would_be_written(
+    to: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("qadapter.cli.export.load", lambda *args: pytest.fail("it was loaded"))
+    assert run(trained, "--to", to, "--output", tmp_path / "out", "--load-in", "4bit") == 2
+    said = capsys.readouterr().err
+    assert "has the base's weights in it" in said
+    assert "--to peft" in said
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

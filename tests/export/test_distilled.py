@@ -127,6 +127,9 @@ def test_a_quantized_base_takes_several_epochs(make_artifact: MakeArtifact, prom
     flags = ["--output", str(tmp_path / "out"), "--strength", "0.5", "--load-in", "4bit", *quick]
     assert main(["export", str(make_artifact()), "--to", "distilled", *flags]) == 0
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+    assert record_of(tmp_path / "out")["loaded_in"] == "4bit"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Made and measured on the base in 4bit, not in full precision: KL(exact || exported)" in card
 
 
 def test_float16_is_refused_before_anything_slow(

@@ -75,6 +75,16 @@ def test_the_converter_gets_what_it_needs(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama.cpp", "out"]
 
 
+def test_of_a_base_in_fewer_bits_the_converter_sees_the_plain_one(
+    make_artifact: MakeArtifact, llama_cpp: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes (extra: quantized) is not installed")
+    script = llama_cpp / "convert_lora_to_gguf.py"
+    script.write_text(script.read_text() + "assert 'quantization_config' not in config\n")
+    assert run(make_artifact(), tmp_path, "--form", "lora", "--llama-cpp", llama_cpp, "--load-in", "4bit") == 0
+    assert json.loads((tmp_path / "out" / "qadapter_export.json").read_text())["loaded_in"] == "4bit"
+
+
 @pytest.mark.parametrize("form", ["merged", "lora"])
 def test_a_file_is_exact_only_where_training_was_in_full_precision_and_on_the_base_it_names(
     form: str, make_artifact: MakeArtifact, llama_cpp: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -227,6 +227,7 @@ def test_data_must_be_named(fake_hub: FakeHub, run_folder: Path, capsys: pytest.
         (("--eval", "OTHER"), "me/mine", "is an evaluation on other/base"),
         (("--strength", "1"), "me/mine", "unknown flag --strength"),
         (("--dtype", "float32"), "me/mine", "--to hub loads no base"),
+        (("--load-in", "4bit"), "me/mine", "--to hub loads no base"),
     ],
 )
 def test_errors(

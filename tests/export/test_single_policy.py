@@ -169,6 +169,21 @@ def test_the_card_of_an_adapter_of_a_quantized_base_does_not_call_it_exact(
     assert json.loads((folder / "qadapter_export.json").read_text())["exact"] is False
 
 
+def test_in_what_the_base_was_held_while_it_was_measured_is_told(
+    make_artifact: MakeArtifact, prompts_file: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes (extra: quantized) is not installed")
+    flags = ("--strength", 0.5, "--prompts", prompts_file)
+    plain = export(make_artifact(), "peft", tmp_path / "plain", *flags)
+    assert record_of(plain)["loaded_in"] is None
+    assert "Measured: KL(exact" in (plain / "README.md").read_text()
+    folder = export(make_artifact(), "peft", tmp_path / "out", *flags, "--load-in", "8bit")
+    assert record_of(folder)["loaded_in"] == "8bit"
+    assert (
+        "Made and measured on the base in 8bit, not in full precision: KL(exact" in (folder / "README.md").read_text()
+    )
+
+
 def test_the_copy_of_the_base_from_the_package_index_is_not_the_one_that_a_peft_card_names(
     make_artifact: MakeArtifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

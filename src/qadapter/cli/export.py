@@ -60,8 +60,15 @@ def run(args: argparse.Namespace) -> int:
 
     target = TARGETS[args.to]
     (chosen,) = parse_config((target.arguments,), args.rest)
-    if not target.loads_base and (args.base or args.dtype != "auto" or args.trust_remote_code):
-        raise ConfigError(f"--to {args.to} loads no base: --base, --dtype and --trust-remote-code have no meaning.")
+    if not target.loads_base and (args.base or args.dtype != "auto" or args.load_in or args.trust_remote_code):
+        raise ConfigError(
+            f"--to {args.to} loads no base: --base, --dtype, --load-in and --trust-remote-code have no meaning."
+        )
+    if args.load_in and not target.may_quantize(chosen):
+        raise ConfigError(
+            f"--load-in {args.load_in}: this export has the base's weights in it, and takes them in full precision.",
+            hint="leave --load-in out; --to peft, --to distilled and --to gguf --form lora write a LoRA alone",
+        )
     quiet_libraries()
     loading = argparse.Namespace(**vars(args), seed=0)
     source = open_source(args.directory, partial(load, loading))

@@ -32,6 +32,7 @@ def write_card(
     how_to_load: str,
     distance: ExportDistance | None,
     brings_base: bool,
+    loaded_in: str | None = None,
     rounded: bool = False,
     dial: str = "is fixed at",
     library: str | None = None,
@@ -48,15 +49,17 @@ def write_card(
         how_to_load: Markdown.
         distance: how far the exported policy is from the exact one; None where it is that policy.
         brings_base: whether the base's weights are part of the export; otherwise the reader brings those it names.
+        loaded_in: `8bit` or `4bit` where the base was held so while the export was made.
         rounded: whether the file holds the weights in fewer digits than the policy was measured with.
         dial: what the strength is to the dial of the exported policy.
         library: the hub's name of the library that loads it.
         **facts: more entries of the record.
     """
+    measured = f"Made and measured on the base in {loaded_in}, not in full precision" if loaded_in else "Measured"
     exactness = (
         "It is the exact policy that was trained, up to rounding."
         if distance is None
-        else f"It is an approximation of the exact policy. Measured: {distance}."
+        else f"It is an approximation of the exact policy. {measured}: {distance}."
     )
     stored_in = source.config["base"].get("load_in")
     if stored_in:
@@ -85,6 +88,7 @@ strength {strength:g} (0 is the base model at temperature α̃/α₀, 1 what was
         "exact": distance is None and not (stored_in or of_other_weights or rounded),
         "distance": None if distance is None else distance._asdict(),
         "base": source.config["base"],
+        "loaded_in": loaded_in,
         "constants": dataclasses.asdict(source.constants),
         **facts,
     }

@@ -18,6 +18,7 @@ from ..errors import ConfigError
 from ..evaluate.inputs import read_neutral_prompts
 from ..evaluate.policy import forward_at, policy_at
 from ..model import QConstants
+from ..model.quantization import load_in_of
 from ..train import QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
 from ..train.precision import refuse_float16
 from .arguments import DistilledArguments
@@ -70,8 +71,9 @@ def export(source: Source, args: DistilledArguments, output: str, *, overwrite: 
         tokenizer.save_pretrained(folder)
         write_card(
             folder, source, target="distilled", strength=args.strength, what="distilled into a plain LoRA",
-            distance=after, brings_base=False, library="peft", how_to_load=how_to_load_lora(source.base_name),
-            samples=args.samples, distance_before_training=before._asdict(),
+            distance=after, brings_base=False, loaded_in=load_in_of(teacher.base), library="peft",
+            how_to_load=how_to_load_lora(source.base_name), samples=args.samples,
+            distance_before_training=before._asdict(),
         )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ The converter is a program and no package: it is called, not imported.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import math
@@ -21,6 +22,7 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import ConfigError, QAdapterError
 from ..model import QAdapterForCausalLM
 from ..model.artifact_folder import adapter_folder
+from ..model.quantization import load_in_of
 from .arguments import GgufArguments
 from .card import write_card
 from .merged import write_model
@@ -54,10 +56,12 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
         _convert([*command, "--help"], _CONVERTERS[args.form])  # what it misses shows before the model is loaded
         plain, file = Path(work) / "plain", folder / f"{args.form}-{args.outtype}.gguf"
         plain.mkdir()
+        loaded_in = None
         if args.form == "merged":
             described, distance = plain, write_model(source, args, plain, max_shard_size="5GB")
         else:
             model, tokenizer, distance = write_lora(source, args, plain)
+            loaded_in = load_in_of(model.base)
             described = _base_files(model, tokenizer, Path(work) / "base")
             command += ["--base", str(described)]
         theta = _name_rope_as_before(described)
@@ -70,7 +74,7 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
         write_card(
             folder, source, target="gguf", strength=args.strength, what=f"GGUF, {args.outtype}", distance=distance,
             how_to_load=_how_to_load(file.name, args.form), form=args.form, outtype=args.outtype,
-            brings_base=args.form == "merged", rounded=args.outtype != "f32",
+            brings_base=args.form == "merged", rounded=args.outtype != "f32", loaded_in=loaded_in,
         )  # fmt: skip
 
 
@@ -106,8 +110,10 @@ def _check_lora(config: PeftConfig) -> None:
 
 
 def _base_files(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase, folder: Path) -> Path:
-    """What the LoRA converter needs of the base: config and tokenizer, no weights."""
-    model.base.config.save_pretrained(folder)
+    """What the LoRA converter needs of the base: config and tokenizer, no weights, and not how they are held here."""
+    config = copy.deepcopy(model.base.config)
+    config.__dict__.pop("quantization_config", None)
+    config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 

@@ -18,6 +18,7 @@ from ..baselines import scaled_adapter
 from ..evaluate.inputs import read_neutral_prompts
 from ..evaluate.policy import forward_at
 from ..model import QAdapterForCausalLM
+from ..model.quantization import load_in_of
 from .arguments import PeftArguments
 from .card import write_card
 from .new_folder import new_folder
@@ -34,11 +35,12 @@ def export(source: Source, args: PeftArguments, output: str, *, overwrite: bool)
     """
     check_single_policy(source.constants, "peft")
     with new_folder(output, overwrite) as folder:
-        _, tokenizer, distance = write_lora(source, args, folder)
+        model, tokenizer, distance = write_lora(source, args, folder)
         tokenizer.save_pretrained(folder)
         write_card(
             folder, source, target="peft", strength=args.strength, what="a plain LoRA", distance=distance,
-            brings_base=False, library="peft", how_to_load=how_to_load_lora(source.base_name),
+            brings_base=False, loaded_in=load_in_of(model.base), library="peft",
+            how_to_load=how_to_load_lora(source.base_name),
         )  # fmt: skip
 
 

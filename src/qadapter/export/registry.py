@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +45,8 @@ class Target:
     """A dataclass whose fields are the target's flags, each with metadata `help`."""
     loads_base: bool = True
     """Whether the flags of loading the base have a meaning."""
+    may_quantize: Callable[[Any], bool] = lambda args: False
+    """Whether the base may be held in 8 or 4 bits: with these arguments, its weights are no part of the export."""
 
     @property
     def export(self) -> Export:
@@ -53,12 +56,22 @@ class Target:
 
 
 TARGETS: dict[str, Target] = {
-    "peft": Target("peft", "a plain LoRA, for any engine that reads PEFT's files", PeftArguments),
+    "peft": Target(
+        "peft", "a plain LoRA, for any engine that reads PEFT's files", PeftArguments, may_quantize=lambda args: True
+    ),
     "merged": Target("merged", "a plain model: the LoRA folded into the base's weights", MergedArguments),
     "distilled": Target(
-        "distilled", "a plain LoRA trained to match the mixed policy at any strength", DistilledArguments
+        "distilled",
+        "a plain LoRA trained to match the mixed policy at any strength",
+        DistilledArguments,
+        may_quantize=lambda args: True,
     ),
-    "gguf": Target("gguf", "a GGUF file for llama.cpp, by llama.cpp's own converter", GgufArguments),
+    "gguf": Target(
+        "gguf",
+        "a GGUF file for llama.cpp, by llama.cpp's own converter",
+        GgufArguments,
+        may_quantize=lambda args: args.form == "lora",
+    ),
     "vllm": Target("vllm", "both policies, mixed exactly, for vLLM with the extra qadapter[vllm]", VllmArguments),
     "hub": Target("hub", "the artifact and its card, pushed to the Hugging Face hub", HubArguments, loads_base=False),
 }
