@@ -129,6 +129,7 @@ def test_a_quantized_base_takes_several_epochs(make_artifact: MakeArtifact, prom
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
     assert record_of(tmp_path / "out")["loaded_in"] == "4bit"
     card = (tmp_path / "out" / "README.md").read_text()
+    assert "Answers end with `<|im_end|>`" in card
     assert "Made and measured on the base in 4bit, not in full precision: KL(exact || exported)" in card
 
 

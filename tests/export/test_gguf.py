@@ -72,6 +72,7 @@ def test_the_converter_gets_what_it_needs(
     record = json.loads((out / "qadapter_export.json").read_text())
     assert (record["form"], record["outtype"], record["exact"]) == (form, "q8_0", False)
     assert f"{form}-q8_0.gguf" in (out / "README.md").read_text()
+    assert "Answers end with `<|im_end|>` (token 5)" in (out / "README.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama.cpp", "out"]
 
 

@@ -23,6 +23,7 @@ from ..train import QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
 from ..train.precision import refuse_float16
 from .arguments import DistilledArguments
 from .card import write_card
+from .end_of_turn import stop_note
 from .new_folder import new_folder
 from .peft import how_to_load_lora, save_lora
 from .single import ExportDistance, measured_distance, probe, report
@@ -45,6 +46,7 @@ def export(source: Source, args: DistilledArguments, output: str, *, overwrite: 
     with new_folder(output, overwrite) as folder:
         teacher, tokenizer = source.load()
         refuse_float16(teacher.dtype)
+        note = stop_note(teacher, tokenizer)
         student, mixed = Student(teacher, args.strength), forward_at(teacher, args.strength)
         with student.as_teacher():
             states = probe(teacher, tokenizer, args.strength, prompts)
@@ -72,8 +74,8 @@ def export(source: Source, args: DistilledArguments, output: str, *, overwrite: 
         write_card(
             folder, source, target="distilled", strength=args.strength, what="distilled into a plain LoRA",
             distance=after, brings_base=False, loaded_in=load_in_of(teacher.base), library="peft",
-            how_to_load=how_to_load_lora(source.base_name), samples=args.samples,
-            distance_before_training=before._asdict(),
+            how_to_load=how_to_load_lora(source.base_name) + note,
+            samples=args.samples, distance_before_training=before._asdict(),
         )  # fmt: skip
 
 

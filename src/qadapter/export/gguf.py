@@ -25,6 +25,7 @@ from ..model.artifact_folder import adapter_folder
 from ..model.quantization import load_in_of
 from .arguments import GgufArguments
 from .card import write_card
+from .end_of_turn import stop_note
 from .merged import write_model
 from .new_folder import new_folder
 from .peft import write_lora
@@ -58,10 +59,11 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
         plain.mkdir()
         loaded_in = None
         if args.form == "merged":
-            described, distance = plain, write_model(source, args, plain, max_shard_size="5GB")
+            distance, note = write_model(source, args, plain, max_shard_size="5GB")
+            described = plain
         else:
             model, tokenizer, distance = write_lora(source, args, plain)
-            loaded_in = load_in_of(model.base)
+            loaded_in, note = load_in_of(model.base), stop_note(model, tokenizer)
             described = _base_files(model, tokenizer, Path(work) / "base")
             command += ["--base", str(described)]
         theta = _name_rope_as_before(described)
@@ -73,7 +75,7 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
             check_rope_base(file, theta)
         write_card(
             folder, source, target="gguf", strength=args.strength, what=f"GGUF, {args.outtype}", distance=distance,
-            how_to_load=_how_to_load(file.name, args.form), form=args.form, outtype=args.outtype,
+            how_to_load=_how_to_load(file.name, args.form) + note, form=args.form, outtype=args.outtype,
             brings_base=args.form == "merged", rounded=args.outtype != "f32", loaded_in=loaded_in,
         )  # fmt: skip
 

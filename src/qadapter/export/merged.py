@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -23,6 +23,7 @@ from ..evaluate.policy import forward_at
 from ..model import QAdapterForCausalLM
 from .arguments import MergedArguments, PeftArguments
 from .card import write_card
+from .end_of_turn import added_stop_ids, stop_note, write_stop_ids
 from .new_folder import new_folder
 from .single import ExportDistance, check_single_policy, measured_distance, probe, report
 from .source import Source
@@ -39,19 +40,24 @@ def export(source: Source, args: MergedArguments, output: str, *, overwrite: boo
     """
     check_single_policy(source.constants, "merged")
     with new_folder(output, overwrite) as folder:
-        distance = write_model(source, args, folder, args.max_shard_size)
+        distance, _ = write_model(source, args, folder, args.max_shard_size)
         write_card(
             folder, source, target="merged", strength=args.strength, what="merged weights", distance=distance,
             brings_base=True, library="transformers", how_to_load=_HOW_TO_LOAD,
         )  # fmt: skip
 
 
-def write_model(source: Source, args: PeftArguments, folder: Path, max_shard_size: str) -> ExportDistance | None:
-    """Measure, say what was found, and write model and tokenizer into a folder that exists.
+class WrittenModel(NamedTuple):
+    """What there is to say of a model that `write_model` wrote."""
 
-    Returns:
-        How far the written policy is from the exact one; None where it is that policy.
-    """
+    distance: ExportDistance | None
+    """None where it is the exact policy."""
+    stop_note: str
+    """Where answers end, for a form that leaves the model's generation config behind."""
+
+
+def write_model(source: Source, args: PeftArguments, folder: Path, max_shard_size: str) -> WrittenModel:
+    """Measure, say what was found, and write model and tokenizer into a folder that exists."""
     prompts = read_neutral_prompts(args.prompts)
     model, tokenizer = source.load()
     distance = None
@@ -62,11 +68,13 @@ def write_model(source: Source, args: PeftArguments, folder: Path, max_shard_siz
     if model.dtype != torch.float32:
         logger.info("folding rounds the weights to %s; --dtype float32 keeps their digits", str(model.dtype)[6:])
     report(args.strength, distance)
+    ends, note = added_stop_ids(model, tokenizer), stop_note(model, tokenizer)
     with scaled_adapter(model, args.strength):
         folded = model.fold()
     folded.save_pretrained(folder, max_shard_size=max_shard_size)
+    write_stop_ids(folder, ends)
     tokenizer.save_pretrained(folder)
-    return distance
+    return WrittenModel(distance, note)
 
 
 def _as_folded(model: QAdapterForCausalLM, scale: float, **inputs: Any) -> Any:

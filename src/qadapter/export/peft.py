@@ -21,6 +21,7 @@ from ..model import QAdapterForCausalLM
 from ..model.quantization import load_in_of
 from .arguments import PeftArguments
 from .card import write_card
+from .end_of_turn import stop_note
 from .new_folder import new_folder
 from .single import ExportDistance, check_single_policy, measured_distance, probe, report
 from .source import Source
@@ -40,7 +41,7 @@ def export(source: Source, args: PeftArguments, output: str, *, overwrite: bool)
         write_card(
             folder, source, target="peft", strength=args.strength, what="a plain LoRA", distance=distance,
             brings_base=False, loaded_in=load_in_of(model.base), library="peft",
-            how_to_load=how_to_load_lora(source.base_name),
+            how_to_load=how_to_load_lora(source.base_name) + stop_note(model, tokenizer),
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
     FOLDER/config.json             the base's, with our architecture and the section `qadapter`
     FOLDER/model*.safetensors      links to the base's weights, or copies
     FOLDER/adapter/                PEFT's files, as in the artifact
-    FOLDER/tokenizer*.json ...     the tokenizer, the base's generation config
+    FOLDER/tokenizer*.json ...     the tokenizer; the base's generation config, which also stops at the end of a turn
 
 Writing it needs no vLLM. Its model type is unknown to transformers, which would else load the base alone in silence.
 """
@@ -25,6 +25,7 @@ from ..vllm.servable import OTHER_WAYS, check_base, check_factors, check_lora
 from ..vllm.served_policy import SECTION, ServedPolicy
 from .arguments import VllmArguments
 from .card import write_card
+from .end_of_turn import GENERATION_CONFIG, added_stop_ids, write_stop_ids
 from .new_folder import new_folder
 from .source import Source
 
@@ -46,6 +47,7 @@ def export(source: Source, args: VllmArguments, output: str, *, overwrite: bool)
         model, tokenizer = source.load()
         files = base_folder(model.base.config.name_or_path, revision=getattr(model.base.config, "_commit_hash", None))
         write_config(files, policy, model, folder)
+        write_stop_ids(folder, added_stop_ids(model, tokenizer))
         take_weights(files, folder, copy=args.copy_weights)
         shutil.copytree(source.directory / ADAPTER_FOLDER, folder / ADAPTER_FOLDER)
         tokenizer.save_pretrained(folder)
@@ -88,7 +90,7 @@ def write_config(base: Path, policy: ServedPolicy, model: QAdapterForCausalLM, f
     }
     config.pop("torch_dtype", None)
     (folder / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    if (generation := base / "generation_config.json").is_file():
+    if (generation := base / GENERATION_CONFIG).is_file():
         shutil.copyfile(generation, folder / generation.name)
 
 
