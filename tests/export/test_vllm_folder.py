@@ -46,7 +46,10 @@ def test_the_folder(family: str, make_artifact: Artifact, tmp_path: Path) -> Non
     assert weights.is_symlink()
     assert weights.resolve() == (adapter.parent / "base" / "model.safetensors").resolve()
     assert transformers.PreTrainedTokenizerFast.from_pretrained(out).get_vocab()
-    assert "vllm serve" in (out / "README.md").read_text()
+    card = (out / "README.md").read_text()
+    assert "vllm serve" in card
+    # The package is on no index: it is installed from a clone.
+    assert "pip install --no-deps .\n" in card
 
 
 def test_transformers_does_not_load_it_as_the_base(make_artifact: Artifact, tmp_path: Path) -> None:

@@ -116,7 +116,9 @@ def take_weights(base: Path, folder: Path, *, copy: bool) -> None:
 
 
 _HOW_TO_LOAD = """```bash
-pip install "vllm>=0.32" "peft>=0.21" "accelerate>=1.10" "datasets>=4.0" && pip install --no-deps qadapter
+# In a clone of the repository of qadapter, which has the plug-in:
+pip install "vllm>=0.32" "peft>=0.21" "accelerate>=1.10" "datasets>=4.0" && pip install --no-deps .
+# In this folder:
 vllm serve . --served-model-name mine
 curl localhost:8000/v1/chat/completions -H 'Content-Type: application/json' -d '{
   "model": "mine", "messages": [{"role": "user", "content": "How do I keep basil fresh?"}],
