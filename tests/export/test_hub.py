@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,14 +21,15 @@ from qadapter.model.loading import PACKAGE_COPY_SHA256
 MakeArtifact = Callable[..., Path]
 PUSHED = [
     "README.md", "adapter/adapter_config.json", "adapter/adapter_model.safetensors", "chat_template.jinja",
-    "qadapter_config.json", "tokenizer.json", "tokenizer_config.json",
+    "qadapter_config.json", "qadapter_export.json", "tokenizer.json", "tokenizer_config.json",
 ]  # fmt: skip
 
 
 class FakeHub:
     """Repositories as sets of files, and what was asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Path) -> None:
+        self.cache = cache
         self.repositories: dict[str, set[str]] = {}
         self.public: set[str] = set()
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -49,6 +51,10 @@ class FakeHub:
     def list_repo_files(self, repository: str) -> list[str]:
         return sorted(self.repositories[repository])
 
+    def hf_hub_download(self, repository: str, filename: str) -> str:
+        assert filename in self.repositories[repository]
+        return str(self.cache / filename)
+
     def create_repo(self, repository: str, **kwargs: Any) -> None:
         self.calls.append(("create_repo", kwargs))
         self.repositories.setdefault(repository, {".gitattributes"})
@@ -58,14 +64,17 @@ class FakeHub:
             raise self.fails
         self.calls.append(("upload_folder", kwargs))
         files = {str(path.relative_to(folder_path)) for path in folder_path.rglob("*") if path.is_file()}
-        self.repositories[repo_id] = {".gitattributes"} | files
+        patterns = kwargs["delete_patterns"] or []
+        kept = {name for name in self.repositories[repo_id] if not any(fnmatch(name, one) for one in patterns)}
+        self.repositories[repo_id] = kept | files
+        shutil.copy(folder_path / "qadapter_export.json", self.cache)
         self.card = (folder_path / "README.md").read_text(encoding="utf-8")
         self.loads(folder_path)
 
 
 @pytest.fixture
-def fake_hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    fake = FakeHub()
+def fake_hub(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> FakeHub:
+    fake = FakeHub(tmp_path_factory.mktemp("cache"))
     monkeypatch.setattr(hub, "HfApi", fake)
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     return fake
@@ -191,11 +200,29 @@ def test_a_repository_in_use(fake_hub: FakeHub, run_folder: Path, capsys: pytest
     assert push(run_folder) == 2
     assert "already holds an artifact" in capsys.readouterr().err
     assert push(run_folder, "--overwrite") == 0
-    assert fake_hub.calls[-1][1]["delete_patterns"] == "*"
     fake_hub.repositories["me/mine"] = {".gitattributes", "thesis.tex"}
     assert push(run_folder, "--overwrite") == 2
     assert "holds other things" in capsys.readouterr().err
     assert fake_hub.repositories["me/mine"] == {".gitattributes", "thesis.tex"}
+
+
+def test_what_an_earlier_export_wrote_is_replaced_and_everything_else_stays(
+    fake_hub: FakeHub, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (run_folder / "adapter" / "of-then[1].txt").write_text("x")
+    assert push(run_folder) == 0
+    assert "adapter/of-then[1].txt" in fake_hub.repositories["me/mine"]
+    (run_folder / "adapter" / "of-then[1].txt").unlink()
+    fake_hub.repositories["me/mine"] |= {"mine-q4.gguf", "adapter/of-then1.txt"}
+    capsys.readouterr()
+    assert push(run_folder, "--overwrite") == 0
+    strangers = {".gitattributes", "mine-q4.gguf", "adapter/of-then1.txt"}
+    assert fake_hub.repositories["me/mine"] == {*PUSHED, *strangers}
+    assert "me/mine keeps what no earlier export lists: adapter/of-then1.txt, mine-q4.gguf" in capsys.readouterr().err
+    # Exports of before had no list: nothing of them is removed.
+    fake_hub.repositories["me/mine"] = {"qadapter_config.json", "vocab.json"}
+    assert push(run_folder, "--overwrite") == 0
+    assert fake_hub.repositories["me/mine"] == {*PUSHED, "vocab.json"}
 
 
 def test_what_the_hub_answers_is_told_and_the_same_command_goes_on(

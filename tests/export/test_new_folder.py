@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from qadapter.errors import ConfigError
-from qadapter.export.card import RECORD_FILE
 from qadapter.export.new_folder import new_folder
+from qadapter.export.record import RECORD_FILE
 
 
 def make(output: Path, content: str, *, overwrite: bool = False) -> None:
@@ -33,8 +33,10 @@ def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
 
 def test_an_earlier_export_is_replaced_only_if_asked_for(tmp_path: Path) -> None:
     output = tmp_path / "out"
-    make(output, "first")
-    (output / "more").write_text("of the first")
+    with new_folder(output, overwrite=False) as folder:
+        (folder / "file").write_text("first")
+        (folder / "adapter").mkdir()
+        (folder / "adapter" / "more").symlink_to(tmp_path / "nowhere")
     with pytest.raises(ConfigError, match="already holds an export") as caught:
         make(output, "second")
     assert "--overwrite" in str(caught.value)
@@ -45,6 +47,48 @@ def test_an_earlier_export_is_replaced_only_if_asked_for(tmp_path: Path) -> None
     assert sorted(path.name for path in output.iterdir()) == ["file", RECORD_FILE]
     assert (output / "file").read_text() == "second"
     assert list(tmp_path.iterdir()) == [output]
+
+
+def test_what_was_put_beside_an_export_is_never_removed(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    make(output, "first")
+    (output / "notes").mkdir()
+    (output / "notes" / "q4.gguf").write_text("of the user")
+    with pytest.raises(ConfigError, match=r"does not list as written by the export: notes/q4\.gguf\.") as caught:
+        make(output, "second", overwrite=True)
+    assert "move them elsewhere" in str(caught.value)
+    (output / "notes" / "q4.gguf").rename(tmp_path / "q4.gguf")
+
+    def make_while_another_file_comes() -> None:
+        with new_folder(output, overwrite=True) as folder:
+            (folder / "file").write_text("second")
+            (output / "late").write_text("of the user")
+
+    with pytest.raises(ConfigError, match="late"):
+        make_while_another_file_comes()
+    assert (output / "file").read_text() == "first"
+    assert (output / "late").read_text() == "of the user"
+
+
+def test_an_export_of_before_there_was_a_list_is_not_removed(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    for record in ("{}", "[]", '{"files": 3}', "half"):
+        output.mkdir(exist_ok=True)
+        for name in "abcdefg":
+            (output / name).write_text("first")
+        (output / RECORD_FILE).write_text(record)
+        with pytest.raises(ConfigError, match=r": a, b, c, d, e and 2 more\."):
+            make(output, "second", overwrite=True)
+        assert (output / "a").read_text() == "first"
+
+
+def test_an_artifact_that_was_fetched_from_the_hub_is_no_export(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "qadapter_config.json").write_text("{}")
+    (output / RECORD_FILE).write_text(f'{{"files": ["qadapter_config.json", "{RECORD_FILE}"]}}')
+    with pytest.raises(ConfigError, match="holds other things"):
+        make(output, "content", overwrite=True)
 
 
 def test_nothing_but_an_export_is_ever_replaced(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ arguments     the flags of each target
 source        the artifact that is exported
 single        where one set of weights can be the policy; how far the exported policy is from the exact one
 card          the model card of an export
+record        the same for programs, with a list of the files that were written
 end_of_turn   where answers end, for engines that know the base's stop tokens alone
 new_folder    an output folder that is written whole or not at all
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..model.model_card import constants_table, front_matter
+from .record import RECORD_FILE
 
 if TYPE_CHECKING:
     from .single import ExportDistance
@@ -18,8 +19,6 @@ OF_PACKAGE_COPY = (
     "It was trained on the copy of its base from the package index, whose weights were rounded to 4 bits: on the "
     "hub's, the policy differs by that."
 )
-RECORD_FILE = "qadapter_export.json"
-"""Marks a folder as an export: only such a folder is ever replaced."""
 
 
 def write_card(

@@ -5,6 +5,8 @@ Only what an artifact is made of goes: checkpoints, logs and evaluations, which 
 
 from __future__ import annotations
 
+import glob
+import json
 import logging
 import os
 import shutil
@@ -15,6 +17,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
+from .. import __version__
 from ..errors import ConfigError, QAdapterError
 from ..model import load_tokenizer
 from ..model.artifact_folder import ADAPTER_FOLDER, CONFIG_FILE, adapter_folder
@@ -22,6 +25,7 @@ from ..model.model_card import is_hub_id, model_card
 from .arguments import HubArguments
 from .card import OF_PACKAGE_COPY
 from .evaluation import evaluation_section
+from .record import RECORD_FILE, files_in, list_files, listed_files
 from .source import Source
 from .training_data import data_section
 
@@ -37,7 +41,7 @@ def export(source: Source, args: HubArguments, output: str, *, overwrite: bool) 
         source: the artifact; its base is not loaded.
         args: of this target.
         output: the repository, OWNER/NAME.
-        overwrite: replace the artifact that the repository holds.
+        overwrite: replace the artifact that the repository holds; what no export wrote stays.
 
     Raises:
         ConfigError: no repository of that form, no token, no data to name, or a repository that holds something.
@@ -86,6 +90,9 @@ def _fill(folder: Path, source: Source, args: HubArguments, repository: str) -> 
     shutil.copy(source.directory / CONFIG_FILE, folder)
     load_tokenizer(source.directory).save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
+    record = {"qadapter_version": __version__, "target": "hub"}
+    (folder / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
+    list_files(folder)
     return card
 
 
@@ -101,10 +108,22 @@ def _push(api: HfApi, folder: Path, repository: str, *, private: bool, overwrite
         raise ConfigError(
             f"{repository} exists and is public.", hint="--public pushes to it; or make it private on the hub first"
         )
+    ours = files_in(folder)
+    before = _listed_before(api, repository, held)
+    if kept := sorted(held - before - ours):
+        logger.info("%s keeps what no earlier export lists: %s", repository, ", ".join(kept))
     api.create_repo(repository, private=private, exist_ok=True)
     api.upload_folder(
-        repo_id=repository, folder_path=folder, commit_message="Q-Adapter", delete_patterns="*" if held else None
+        repo_id=repository, folder_path=folder, commit_message="Q-Adapter",
+        delete_patterns=[glob.escape(name) for name in sorted(before - ours)] or None,
     )  # fmt: skip
+
+
+def _listed_before(api: HfApi, repository: str, held: set[str]) -> set[str]:
+    """What an earlier export wrote into a repository: all that one ever removes there."""
+    if RECORD_FILE not in held:
+        return set()
+    return listed_files(Path(api.hf_hub_download(repository, RECORD_FILE))) & held
 
 
 def _check_name(repository: str) -> None:
