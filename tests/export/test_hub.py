@@ -14,6 +14,7 @@ import pytest
 
 from qadapter import QAdapterForCausalLM, load_tokenizer
 from qadapter.cli.main import main
+from qadapter.errors import ArtifactError
 from qadapter.export import hub
 from qadapter.model.artifact_folder import adapter_file_sha256
 from qadapter.model.loading import PACKAGE_COPY_SHA256
@@ -112,11 +113,13 @@ def write_eval(path: Path, base_name: str, **more: str) -> Path:
     return path
 
 
-def test_the_artifact_and_nothing_else_is_pushed(fake_hub: FakeHub, run_folder: Path) -> None:
-    expected = QAdapterForCausalLM.from_pretrained(run_folder).constants
+def test_the_artifact_and_nothing_else_is_pushed(
+    fake_hub: FakeHub, run_folder: Path, make_artifact: MakeArtifact
+) -> None:
+    expected, base = QAdapterForCausalLM.from_pretrained(run_folder).constants, make_artifact().parent / "base"
 
     def load_as_a_reader(folder: Path) -> None:
-        assert QAdapterForCausalLM.from_pretrained(folder).constants == expected
+        assert QAdapterForCausalLM.from_pretrained(folder, base).constants == expected
         load_tokenizer(folder)
 
     fake_hub.loads = load_as_a_reader
@@ -160,7 +163,9 @@ def test_the_card_says_data_constants_figures_and_how_to_load(fake_hub: FakeHub,
     card = fake_hub.card
     assert "Preference pairs: `pairs.jsonl`, of which 0.1 (a share) were held out" in card
     assert "| `learning_rate` | 0.001 |" in card
-    assert "/home/" not in card.replace(str(run_folder.parents[1]), "")
+    assert "/home/" not in card
+    assert "# Q-Adapter for base\n" in card
+    assert "It lay in a folder `base`" in card
     assert "| `alpha_tilde` | 0.3 |" in card
     assert 'QAdapterForCausalLM.from_pretrained("me/mine")' in card
     assert "| gained | base | strength 0.5 |" in card
@@ -169,6 +174,26 @@ def test_the_card_says_data_constants_figures_and_how_to_load(fake_hub: FakeHub,
     assert "| kept | base | strength 0.5 |" in card
     assert "| KL to the base |  | 0.030 [0.100, 0.200] |" in card
     assert "SECRET" not in card
+
+
+def test_no_path_of_this_machine_is_published(fake_hub: FakeHub, run_folder: Path, make_artifact: MakeArtifact) -> None:
+    here = str(make_artifact().parent)
+    assert here in (run_folder / "qadapter_config.json").read_text()
+    of_peft = run_folder / "adapter" / "adapter_config.json"
+    of_peft.write_text(json.dumps({**json.loads(of_peft.read_text()), "base_model_name_or_path": f"{here}/base"}))
+    write_eval(run_folder / "eval.json", f"{here}/base")
+
+    def read(folder: Path) -> None:
+        files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".safetensors"]
+        texts = {path.name: path.read_text() for path in files}
+        assert [name for name, text in texts.items() if here in text or "/home/" in text] == []
+        assert json.loads(texts["qadapter_config.json"])["base"]["name_or_path"] == "base"
+        with pytest.raises(ArtifactError, match="trained on 'base', by its name a folder where that was") as caught:
+            QAdapterForCausalLM.from_pretrained(folder)
+        assert "--base DIR, or base= in Python" in str(caught.value)
+
+    fake_hub.loads = read
+    assert push(run_folder) == 0
 
 
 def test_a_dry_run_shows_everything_and_needs_neither_token_nor_network(
@@ -289,4 +314,8 @@ def test_an_incomplete_artifact(fake_hub: FakeHub, run_folder: Path, capsys: pyt
     (run_folder / "adapter" / "adapter_model.safetensors").unlink()
     assert push(run_folder) == 2
     assert "the artifact is incomplete" in capsys.readouterr().err
+    (run_folder / "adapter" / "adapter_model.safetensors").write_bytes(b"")
+    (run_folder / "adapter" / "adapter_config.json").write_text("{")
+    assert push(run_folder) == 2
+    assert "adapter_config.json is damaged" in capsys.readouterr().err
     assert fake_hub.calls == []

@@ -12,16 +12,17 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HFValidationError, HTTPError
 from huggingface_hub.utils import validate_repo_id
 
 from .. import __version__
-from ..errors import ConfigError, QAdapterError
+from ..errors import ArtifactError, ConfigError, QAdapterError
 from ..model import load_tokenizer
 from ..model.artifact_folder import ADAPTER_FOLDER, CONFIG_FILE, adapter_folder
-from ..model.model_card import is_hub_id, model_card
+from ..model.model_card import is_hub_id, model_card, public_name
 from .arguments import HubArguments
 from .card import OF_PACKAGE_COPY
 from .evaluation import evaluation_section
@@ -45,7 +46,7 @@ def export(source: Source, args: HubArguments, output: str, *, overwrite: bool) 
 
     Raises:
         ConfigError: no repository of that form, no token, no data to name, or a repository that holds something.
-        ArtifactError: an incomplete artifact.
+        ArtifactError: an incomplete or damaged artifact.
         QAdapterError: what the hub answered.
     """
     _check_name(output)
@@ -83,17 +84,31 @@ def _fill(folder: Path, source: Source, args: HubArguments, repository: str) -> 
     if source.of_package_copy:
         sections.append(f"## The base\n\n{OF_PACKAGE_COPY} `qadapter` refuses it there.\n")
         logger.warning("%s `qadapter` refuses it there.", OF_PACKAGE_COPY)
-    card = model_card(source.config, location=repository, sections=sections)
+    name = public_name(source.base_name)
     if not is_hub_id(source.base_name):
+        sections.append(
+            f"## The base\n\nIt lay in a folder `{name}`: whoever loads the adapter names a copy of it, with `--base` "
+            "or `base=` of `from_pretrained`. Whether it is the same is checked.\n"
+        )
         logger.warning("the base lies in a folder here, %s: whoever loads the adapter must name it.", source.base_name)
+    card = model_card(source.config, location=repository, sections=sections)
     shutil.copytree(adapter_folder(source.directory), folder / ADAPTER_FOLDER)
-    shutil.copy(source.directory / CONFIG_FILE, folder)
+    _write_json(folder / CONFIG_FILE, {**source.config, "base": {**source.config["base"], "name_or_path": name}})
+    peft_config = folder / ADAPTER_FOLDER / "adapter_config.json"
+    try:
+        of_peft = json.loads(peft_config.read_text(encoding="utf-8")) | {"base_model_name_or_path": name}
+    except (ValueError, TypeError) as error:
+        raise ArtifactError(f"{source.directory / ADAPTER_FOLDER / peft_config.name} is damaged: {error}") from error
+    _write_json(peft_config, of_peft)
     load_tokenizer(source.directory).save_pretrained(folder)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    record = {"qadapter_version": __version__, "target": "hub"}
-    (folder / RECORD_FILE).write_text(json.dumps(record), encoding="utf-8")
+    _write_json(folder / RECORD_FILE, {"qadapter_version": __version__, "target": "hub"})
     list_files(folder)
     return card
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _push(api: HfApi, folder: Path, repository: str, *, private: bool, overwrite: bool) -> None:

@@ -39,7 +39,7 @@ from .fingerprint import base_fingerprint, tokenizer_fingerprint
 from .frozen_base import check_lm_head, freeze_base
 from .loading import load_base
 from .lora import check_lora, is_plain
-from .model_card import model_card
+from .model_card import is_hub_id, model_card
 from .modeling import QAdapterForCausalLM
 from .quantization import load_in_of
 
@@ -110,7 +110,9 @@ def load_artifact(
         The model, in eval mode unless `trainable`.
 
     Raises:
-        ArtifactError: a missing, damaged or newer artifact, or one that belongs to another base; it says what differs.
+        ArtifactError: a missing, damaged or newer artifact, one that belongs to another base (it says what differs), or
+            one whose base lay in a folder that is not here.
+        ConfigError: what `load_base` refuses.
     """
     directory = local_folder(directory, revision)
     config = read_config(directory)
@@ -118,7 +120,16 @@ def load_artifact(
     if not isinstance(base, PreTrainedModel):
         saved = config["base"]
         base_kwargs.setdefault("revision", None if base else saved["revision"])
-        base = load_base(base or saved["name_or_path"], **base_kwargs)
+        try:
+            base = load_base(base or saved["name_or_path"], **base_kwargs)
+        except ConfigError as error:
+            # An error without a cause is of the arguments, whatever the base.
+            if base or is_hub_id(saved["name_or_path"]) or error.__cause__ is None:
+                raise
+            raise ArtifactError(
+                f"{directory} was trained on {saved['name_or_path']!r}, by its name a folder where that was: {error}",
+                hint="name a copy of that base: --base DIR, or base= in Python",
+            ) from error
     elif base_kwargs:
         raise ConfigError(f"{sorted(base_kwargs)} apply to a base loaded by name, but a model object was given.")
     check_same_base(config, base.config, base_fingerprint(base), directory)

@@ -18,7 +18,7 @@ def model_card(config: dict[str, Any], *, location: str = ".", sections: Sequenc
         location: where the reader loads it from.
         sections: Markdown, each with its heading, that comes after the constants.
     """
-    base = config["base"]["name_or_path"]
+    base = public_name(config["base"]["name_or_path"])
     end = "\n".join([constants_table(config["constants"]), *sections])
     return f"""{front_matter(base, library="qadapter")}
 # Q-Adapter for {base}
@@ -60,6 +60,11 @@ def front_matter(base: str, *, library: str | None = None, pipeline_tag: str | N
 def is_hub_id(name: str) -> bool:
     """Whether a name is OWNER/NAME of the hub, and not a folder here."""
     return _HUB_ID.fullmatch(name) is not None and not Path(name).exists()
+
+
+def public_name(base: str) -> str:
+    """What others may read of a base's name: its id on the hub, or of a folder here the last part alone."""
+    return base if is_hub_id(base) else Path(base).name or base
 
 
 def constants_table(constants: dict[str, Any]) -> str:
