@@ -196,6 +196,21 @@ def test_no_path_of_this_machine_is_published(fake_hub: FakeHub, run_folder: Pat
     assert push(run_folder) == 0
 
 
+def test_a_base_in_fewer_bits_is_told_and_loaded_so(fake_hub: FakeHub, run_folder: Path) -> None:
+    assert push(run_folder) == 0
+    assert "load_in" not in fake_hub.card
+    file = run_folder / "qadapter_config.json"
+    config = json.loads(file.read_text())
+    config["base"]["load_in"] = "4bit"
+    file.write_text(json.dumps(config))
+    with (run_folder / "config.yaml").open("a") as run:
+        run.write("load_in: 4bit\n")
+    assert push(run_folder, "--overwrite") == 0
+    assert 'QAdapterForCausalLM.from_pretrained("me/mine", load_in="4bit"), load_tokenizer("me/mine")' in fake_hub.card
+    assert "It was trained on the base in 4bit" in fake_hub.card
+    assert "| `load_in` | 4bit |" in fake_hub.card
+
+
 def test_a_dry_run_shows_everything_and_needs_neither_token_nor_network(
     fake_hub: FakeHub, run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from .source import Source
 # Of a run's arguments: what a reader needs to judge or repeat it. Local paths of the trainer are not his business.
 _TOLD = (
     *("preset", "num_train_epochs", "max_steps", "per_device_train_batch_size", "pairs_per_step"),
-    *("learning_rate", "max_length", "anchors", "lora_r", "lora_alpha", "seed", "dtype"),
+    *("learning_rate", "max_length", "anchors", "lora_r", "lora_alpha", "seed", "dtype", "load_in"),
 )
 
 

@@ -19,6 +19,8 @@ def model_card(config: dict[str, Any], *, location: str = ".", sections: Sequenc
         sections: Markdown, each with its heading, that comes after the constants.
     """
     base = public_name(config["base"]["name_or_path"])
+    load_in = config["base"].get("load_in")
+    loading = f'"{location}", load_in="{load_in}"' if load_in else f'"{location}"'
     end = "\n".join([constants_table(config["constants"]), *sections])
     return f"""{front_matter(base, library="qadapter")}
 # Q-Adapter for {base}
@@ -30,7 +32,7 @@ with the frozen base model at every token.
 ```python
 from qadapter import QAdapterForCausalLM, load_tokenizer
 
-model, tokenizer = QAdapterForCausalLM.from_pretrained("{location}"), load_tokenizer("{location}")
+model, tokenizer = QAdapterForCausalLM.from_pretrained({loading}), load_tokenizer("{location}")
 inputs = tokenizer.apply_chat_template(
     [{{"role": "user", "content": "How do I keep basil fresh?"}}],
     add_generation_prompt=True, return_tensors="pt", return_dict=True,
@@ -39,8 +41,15 @@ print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64, strength=1.0)
 ```
 
 `strength` is the dial: 0 is the base model (at temperature α̃/α₀), 1 what was trained, above 1 extrapolates.
-
+{_of_quantized_base(load_in) if load_in else ""}
 {end}"""
+
+
+def _of_quantized_base(load_in: str) -> str:
+    return f"""
+It was trained on the base in {load_in} (`load_in`, or `--load-in {load_in}`; extra `quantized`): on the base in full
+precision the policy differs by what that rounds.
+"""
 
 
 def front_matter(base: str, *, library: str | None = None, pipeline_tag: str | None = None) -> str:
