@@ -54,8 +54,9 @@ def test_what_was_put_beside_an_export_is_never_removed(tmp_path: Path) -> None:
     make(output, "first")
     (output / "notes").mkdir()
     (output / "notes" / "q4.gguf").write_text("of the user")
-    with pytest.raises(ConfigError, match=r"does not list as written by the export: notes/q4\.gguf\.") as caught:
-        make(output, "second", overwrite=True)
+    said = r"does not list as written by the export: notes/q4\.gguf\."
+    with pytest.raises(ConfigError, match=said) as caught, new_folder(output, overwrite=True):
+        pytest.fail("it is refused before anything slow")
     assert "move them elsewhere" in str(caught.value)
     (output / "notes" / "q4.gguf").rename(tmp_path / "q4.gguf")
 
