@@ -183,14 +183,21 @@ def test_streaming_and_pipeline(tokenizer) -> None:
     assert dialled[0]["generated_token_ids"] == base.tolist() != expected.tolist()
 
 
-@pytest.mark.parametrize("how", ["prompt lookup", "assistant"])
-def test_speculative_decoding(how: str) -> None:
+@pytest.mark.parametrize(
+    "dial", [{}, {"strength": 0.5}, {"strength": [2.0], "alpha_0": 0.2, "alpha_tilde": 0.3}], ids=str
+)
+@pytest.mark.parametrize("how", ["prompt lookup", "assistant", "assistant with a dial"])
+def test_speculative_decoding(how: str, dial: dict) -> None:
     model = make_model(constants=RHO)
     ids = left_padded()["input_ids"][1:2].repeat(1, 3)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    kw = {"prompt_lookup_num_tokens": 3} if how == "prompt lookup" else {"assistant_model": make_base(seed=7)}
-    expected = model.generate(**inputs, do_sample=False, max_new_tokens=12)
-    assert torch.equal(model.generate(**inputs, do_sample=False, max_new_tokens=12, **kw), expected)
+    kw = {
+        "prompt lookup": {"prompt_lookup_num_tokens": 3},
+        "assistant": {"assistant_model": make_base(seed=7)},
+        "assistant with a dial": {"assistant_model": make_model(constants=RHO, seed=7)},
+    }[how]
+    expected = model.generate(**inputs, do_sample=False, max_new_tokens=12, **dial)
+    assert torch.equal(model.generate(**inputs, do_sample=False, max_new_tokens=12, **dial, **kw), expected)
 
 
 def test_a_returned_cache_can_be_continued() -> None:

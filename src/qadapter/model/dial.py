@@ -13,6 +13,8 @@ from ..core.mixture import Scalar
 from ..errors import ConfigError
 from .lora import Rows
 
+DIALS = ("strength", "alpha_0", "alpha_tilde")
+
 
 def rows_needed(mixture: Mixture) -> Rows:
     """Which policies the mixture needs. Tensors are taken to need both: looking would wait for the device."""

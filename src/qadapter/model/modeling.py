@@ -20,7 +20,7 @@ from ..core import BaseStates
 from ..core.mixture import Scalar
 from ..errors import ConfigError, UnsupportedModelError
 from .caches import PairedRows, check_policy, note_policy, pair_cache
-from .dial import checked_dial, rows_needed
+from .dial import DIALS, checked_dial, rows_needed
 from .lora import Rows
 from .pair_loss import PreferenceOutput
 from .quantization import is_quantized
@@ -184,6 +184,16 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
         if cache is not None and both:
             model_kwargs["past_key_values"] = pair_cache(cache)
         return result
+
+    def _get_candidate_generator(
+        self, *args: Any, model_kwargs: dict[str, Any], assistant_model: PreTrainedModel | None = None, **kwargs: Any
+    ) -> Any:
+        if assistant_model is not None and not isinstance(assistant_model, QAdapterForCausalLM):
+            # An assistant is handed what this model gets, and refuses arguments that it does not know.
+            model_kwargs = {name: value for name, value in model_kwargs.items() if name not in DIALS}
+        return super()._get_candidate_generator(
+            *args, model_kwargs=model_kwargs, assistant_model=assistant_model, **kwargs
+        )
 
     def init_continuous_batching(self, *_args: Any, **_kwargs: Any) -> Any:
         raise UnsupportedModelError(

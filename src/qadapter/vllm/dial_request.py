@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
-from ..model.dial import checked_dial
-
-DIALS = ("strength", "alpha_0", "alpha_tilde")
+from ..model.dial import DIALS, checked_dial
 
 
 def dials_of_request(extra_args: Mapping[str, Any] | None) -> dict[str, float]:
