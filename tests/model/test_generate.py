@@ -200,6 +200,29 @@ def test_speculative_decoding(how: str, dial: dict) -> None:
     assert torch.equal(model.generate(**inputs, do_sample=False, max_new_tokens=12, **dial, **kw), expected)
 
 
+@pytest.mark.parametrize("negative", [True, False], ids=["negative prompt", "last token"])
+@pytest.mark.parametrize("strength", [0.0, 0.5, [0.0, 2.0]], ids=str)
+def test_guidance_has_the_dial_for_both_of_its_prompts(strength: float | list[float], negative: bool) -> None:
+    """By hand: with c of the prompt and u of the other one, log π̃ each, the scores are u + 2·(c − u)."""
+    model, inputs = make_model(constants=RHO), left_padded(rows=3)
+    inputs = {name: value[1:] for name, value in inputs.items()}
+    ids = inputs["input_ids"]
+    other = ids[:, :4].flip(0) if negative else ids[:, -1:]
+    kw = {"negative_prompt_ids": other} if negative else {}
+    output = model.generate(
+        **inputs, strength=strength, do_sample=False, guidance_scale=2.0, output_scores=True, **DETAILS, **kw
+    )
+    for row, sequence in enumerate(output.sequences):
+        dial = strength[row] if isinstance(strength, list) else strength
+        answer = sequence[ids.shape[1] :]
+        c = oracle_step_logp(model, sequence, dial)[ids.shape[1] - 1 :]
+        u = oracle_step_logp(model, torch.cat([other[row], answer]), dial)[other.shape[1] - 1 :]
+        for step, scores in enumerate(output.scores):
+            if step and answer[step - 1] in (0, 2):
+                break
+            torch.testing.assert_close(scores[row].double(), (2 * c - u)[step], rtol=1e-4, atol=5e-4)
+
+
 def test_a_returned_cache_can_be_continued() -> None:
     model, inputs = make_model(), left_padded(rows=2)
     inputs["attention_mask"][:] = 1

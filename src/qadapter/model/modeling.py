@@ -6,6 +6,7 @@ From outside it sees B rows. It knows nothing of data files or trainers: a prefe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import transformers.pipelines.base
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
 from transformers import Cache, DynamicCache, GenerationMixin, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation.logits_process import UnbatchedClassifierFreeGuidanceLogitsProcessor
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ..core import BaseStates
@@ -184,6 +186,16 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
         if cache is not None and both:
             model_kwargs["past_key_values"] = pair_cache(cache)
         return result
+
+    def _get_logits_processor(self, *args: Any, model_kwargs: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        processors = super()._get_logits_processor(*args, model_kwargs=model_kwargs, **kwargs)
+        given = kwargs.get("logits_processor") or ()
+        for processor in processors:
+            if isinstance(processor, UnbatchedClassifierFreeGuidanceLogitsProcessor) and processor not in given:
+                # It asks the model itself about the negative prompt, and would do so at the trained dial.
+                dial = {name: value for name, value in (model_kwargs or {}).items() if name in DIALS}
+                processor.model = partial(self.__call__, **dial)
+        return processors
 
     def _get_candidate_generator(
         self, *args: Any, model_kwargs: dict[str, Any], assistant_model: PreTrainedModel | None = None, **kwargs: Any
