@@ -23,6 +23,7 @@ from ..core.mixture import Scalar
 from ..errors import ConfigError, UnsupportedModelError
 from .caches import PairedRows, check_policy, note_policy, pair_cache
 from .dial import DIALS, checked_dial, rows_needed
+from .long_rope import check_steady
 from .lora import Rows
 from .pair_loss import PreferenceOutput
 from .quantization import is_quantized
@@ -162,7 +163,8 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
             *args, **kwargs: as in transformers.
 
         Raises:
-            ConfigError: a negative or non-finite dial, or a mixture without any policy.
+            ConfigError: a negative or non-finite dial, or a mixture without any policy; an answer across the length
+                at which the base's RoPE takes other frequencies.
         """
         dial = {"strength": strength, "alpha_0": alpha_0, "alpha_tilde": alpha_tilde}
         dial = {name: checked_dial(name, value) for name, value in dial.items() if value is not None}
@@ -170,17 +172,19 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
             return super().generate(*args, **dial, **kwargs)
 
     def _prepare_cache_for_generation(
-        self, generation_config: Any, model_kwargs: dict, generation_mode: Any, batch_size: int, *args: Any
+        self, generation_config: Any, model_kwargs: dict, generation_mode: Any, batch_size: int, max_cache_length: int
     ) -> Any:
         strength = model_kwargs.get("strength")
         mixture = self.constants.mixture(
             1.0 if strength is None else strength, model_kwargs.get("alpha_0"), model_kwargs.get("alpha_tilde")
         )
         both = rows_needed(mixture) is Rows.BOTH
+        if generation_config.use_cache:
+            check_steady(self.base, model_kwargs, generation_config.prefill_chunk_size, max_cache_length)
         # A static cache may take its size here, before it is made to count in pairs.
         cache_rows = 2 * batch_size if both else batch_size
         result = super()._prepare_cache_for_generation(
-            generation_config, model_kwargs, generation_mode, cache_rows, *args
+            generation_config, model_kwargs, generation_mode, cache_rows, max_cache_length
         )
         cache = model_kwargs.get("past_key_values")
         if cache is not None and both:

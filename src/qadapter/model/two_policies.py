@@ -16,6 +16,7 @@ from ..errors import ConfigError, UnsupportedModelError
 from .constants import QConstants
 from .fingerprint import BaseFingerprint, base_fingerprint
 from .frozen_base import check_lm_head, freeze_base, lm_head_of, refuse_several_devices
+from .long_rope import steady_positions
 from .lora import RowRouter, Rows, check_lora, check_lora_start, check_rows, lora_config, put_on
 from .masked_attention import matrix_attention
 from .pair_loss import PreferenceOutput, pair_loss
@@ -74,6 +75,11 @@ class TwoPolicies(PreTrainedModel):
         """Whether a pair's prompt is read once for both responses; the result is the same to rounding."""
         if reason is not None:
             logger.warning(f"{type(base).__name__}: {reason}; a pair is trained as two rows (slower, same result).")
+        if self.max_positions != _declared_positions(base):
+            logger.warning(
+                f"{type(base).__name__}: beyond {self.max_positions} positions its RoPE takes other frequencies for "
+                "all rows of a batch; only so many are used."
+            )
 
     @property
     def base(self) -> PreTrainedModel:
@@ -92,8 +98,13 @@ class TwoPolicies(PreTrainedModel):
 
     @property
     def max_positions(self) -> int | None:
-        """How many positions the base was made for; None where its config does not say."""
-        return getattr(self.base.config.get_text_config(), "max_position_embeddings", None)
+        """How many positions are used; None where the base's config does not say.
+
+        As many as the base was made for, or as its RoPE keeps its frequencies for: beyond them the policy at a token
+        would depend on how long the other rows of its batch are.
+        """
+        limits = (_declared_positions(self.base), steady_positions(self.base))
+        return min((limit for limit in limits if limit is not None), default=None)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -162,3 +173,7 @@ class TwoPolicies(PreTrainedModel):
         flex = self.base.config.get_text_config()._attn_implementation == "flex_attention"
         mask_of = packed_block_mask if flex else partial(packed_attention_mask, dtype=self.dtype)
         return preference_batch(*args, share_prefix=self.share_prefix, window=self.window, mask_of=mask_of, **kwargs)
+
+
+def _declared_positions(base: PreTrainedModel) -> int | None:
+    return getattr(base.config.get_text_config(), "max_position_embeddings", None)
