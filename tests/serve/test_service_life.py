@@ -105,6 +105,16 @@ def test_a_deadline_ends_the_answer(served: ServedModel, stream: bool) -> None:
         until(lambda: engine.idle)
 
 
+def test_openais_client_does_not_ask_again_after_a_deadline(served: ServedModel) -> None:
+    openai = pytest.importorskip("openai")
+    with server(served) as (url, _, engine):
+        client = openai.OpenAI(base_url=f"{url}/v1", api_key="none")
+        with pytest.raises(openai.APIStatusError, match="not finished within its time limit") as late:
+            client.completions.create(**ENDLESS, extra_body={"timeout": 0.2})
+        assert late.value.status_code == 408
+        assert engine.metrics.failed.value() == 1
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_leaves_frees_its_slot(served: ServedModel, stream: bool) -> None:
     with server(served) as (url, _, engine):

@@ -47,6 +47,8 @@ class ApiError(Exception):
     def headers(self) -> dict[str, str]:
         """What is sent beside it."""
         headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        if self.code == "deadline":
+            headers["x-should-retry"] = "false"  # OpenAI's clients would ask twice more, and wait as long each time
         return headers | ({"WWW-Authenticate": "Bearer"} if self.status == 401 else {})
 
     def response(self) -> JSONResponse:
