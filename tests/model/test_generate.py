@@ -283,6 +283,10 @@ def test_an_own_static_cache() -> None:
         ({"strength": [0.5, float("inf"), 1.0]}, "strength must be finite"),
         ({"alpha_tilde": 0.0}, "alpha_tilde must be finite and > 0"),
         ({"alpha_0": [[0.1]]}, "one number per prompt"),
+        ({"strength": [0.0, 1.0, 1.0], "alpha_0": 0.0}, "no policy"),
+        ({"strength": 0.0, "alpha_0": torch.tensor([0.1, 0.0, 0.1])}, "no policy"),
+        ({"strength": 1e39}, "weights beyond ±1000 are refused"),
+        ({"strength": [1.0, 1.0, 2e3]}, "weights beyond ±1000 are refused"),
     ],
     ids=str,
 )

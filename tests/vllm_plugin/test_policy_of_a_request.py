@@ -11,7 +11,8 @@ from conftest import PAPER, RESIDUAL
 from qadapter import QConstants
 from qadapter.core import Mixture
 from qadapter.errors import ArtifactError, ConfigError
-from qadapter.vllm.dial_request import dials_of_request
+from qadapter.vllm import dial_request
+from qadapter.vllm.dial_request import check_request, dials_of_request
 from qadapter.vllm.row_mixtures import RowMixtures
 from qadapter.vllm.served_policy import ServedPolicy, served_policy
 
@@ -80,6 +81,28 @@ def test_other_arguments_of_a_request_are_left_alone() -> None:
 def test_a_request_that_cannot_be_served_is_an_error(extra: dict[str, Any], word: str) -> None:
     with pytest.raises(ConfigError, match=word):
         dials_of_request(extra)
+
+
+@pytest.mark.parametrize(
+    ("extra", "word"),
+    [
+        ({"alpha_0": 0}, "no policy"),
+        ({"strength": 1e39}, "weights beyond ±1000"),
+        ({"strength": 1, "alpha_tilde": 1e-4}, "weights beyond ±1000"),
+        ({"strength": -1}, "strength must be finite"),
+    ],
+    ids=str,
+)
+def test_a_request_is_checked_with_what_the_folder_says(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], word: str
+) -> None:
+    """The folder was exported with strength 0."""
+    folder = ServedPolicy(PAPER, 0.0, rank=8, scaling=2.0, targets=(), tensors=0)
+    monkeypatch.setattr(dial_request, "CONFIGURED", [folder])
+    check_request(None)
+    check_request({"strength": 0.5, "alpha_0": 0})
+    with pytest.raises(ConfigError, match=word):
+        check_request(extra)
 
 
 def test_each_token_gets_the_weights_of_its_row() -> None:

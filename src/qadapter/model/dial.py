@@ -14,6 +14,8 @@ from ..errors import ConfigError
 from .lora import Rows
 
 DIALS = ("strength", "alpha_0", "alpha_tilde")
+# Weights of this size leave nothing of a policy but its likeliest token; far above them float32 states overflow.
+LARGEST_WEIGHT = 1000.0
 
 
 def rows_needed(mixture: Mixture) -> Rows:
@@ -41,3 +43,19 @@ def checked_dial(name: str, value: Scalar | Sequence[float]) -> Scalar:
             f"{name} must be a number or one number per prompt, got a tensor of shape {tuple(value.shape)}"
         )
     return value
+
+
+def check_mixture(mixture: Mixture) -> None:
+    """Refuse weights that leave a row no policy, or are extreme. Tensors are read, which waits for their device.
+
+    Raises:
+        ConfigError: both weights of a row are 0, or one is beyond ±`LARGEST_WEIGHT` or no number.
+    """
+    weights = torch.broadcast_tensors(*(torch.as_tensor(weight, dtype=torch.float64) for weight in mixture))
+    for row in zip(*(weight.flatten().tolist() for weight in weights), strict=True):
+        rows_needed(Mixture(*row))
+        if not all(abs(weight) <= LARGEST_WEIGHT for weight in row):
+            raise ConfigError(
+                f"strength, alpha_0 and alpha_tilde give the policy softmax({row[0]:.3g}·z₁ + {row[1]:.3g}·z₀); "
+                f"weights beyond ±{LARGEST_WEIGHT:g} are refused."
+            )

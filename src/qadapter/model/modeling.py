@@ -22,7 +22,7 @@ from ..core import BaseStates
 from ..core.mixture import Scalar
 from ..errors import ConfigError, UnsupportedModelError
 from .caches import PairedRows, check_policy, note_policy, pair_cache
-from .dial import DIALS, checked_dial, rows_needed
+from .dial import DIALS, check_mixture, checked_dial, rows_needed
 from .long_rope import check_steady
 from .lora import Rows
 from .pair_loss import PreferenceOutput
@@ -163,11 +163,13 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
             *args, **kwargs: as in transformers.
 
         Raises:
-            ConfigError: a negative or non-finite dial, or a mixture without any policy; an answer across the length
-                at which the base's RoPE takes other frequencies.
+            ConfigError: a negative or non-finite dial; dials that leave a prompt no policy or give it extreme weights;
+                an answer across the length at which the base's RoPE takes other frequencies.
         """
-        dial = {"strength": strength, "alpha_0": alpha_0, "alpha_tilde": alpha_tilde}
-        dial = {name: checked_dial(name, value) for name, value in dial.items() if value is not None}
+        given = {"strength": strength, "alpha_0": alpha_0, "alpha_tilde": alpha_tilde}
+        dial = {name: checked_dial(name, value) for name, value in given.items() if value is not None}
+        if dial:
+            check_mixture(self.constants.mixture(**dial))
         with torch.no_grad(), small_steps(self.row_router):
             return super().generate(*args, **dial, **kwargs)
 

@@ -15,11 +15,8 @@ from ..errors import ConfigError
 from ..model import QAdapterForCausalLM, QConstants, load_tokenizer
 from ..model.artifact import add_artifact
 from ..model.artifact_folder import check_tokenizer, local_folder, read_config
-from ..model.dial import rows_needed
+from ..model.dial import check_mixture
 from .engine import Policy
-
-# Weights of this size leave nothing of a policy but its likeliest token; far above them float32 states overflow.
-LARGEST_WEIGHT = 1000.0
 
 
 @dataclass(frozen=True)
@@ -49,12 +46,7 @@ class ServedPolicy:
                 raise ConfigError(f"{turned[0]} has no meaning for {self.name!r}, the base model without an adapter.")
             return Policy("", Mixture(0.0, 1.0))
         mixture = self.constants.mixture(1.0 if strength is None else strength, alpha_0, alpha_tilde)
-        rows_needed(mixture)
-        if not all(abs(float(weight)) <= LARGEST_WEIGHT for weight in mixture):
-            raise ConfigError(
-                f"strength, alpha_0 and alpha_tilde give the policy softmax({mixture.adapter:.3g}·z₁ + "
-                f"{mixture.base:.3g}·z₀); weights beyond ±{LARGEST_WEIGHT:g} are refused."
-            )
+        check_mixture(mixture)
         return Policy(self.adapter, mixture)
 
 

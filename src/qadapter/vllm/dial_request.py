@@ -6,7 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError, did_you_mean
-from ..model.dial import DIALS, checked_dial
+from ..model.dial import DIALS, check_mixture, checked_dial
+from .served_policy import ServedPolicy
+
+CONFIGURED: list[ServedPolicy] = []
+"""Of the engines that this process has configured. vLLM checks a request before it says which engine it is for; where
+it is checked in another process, none is known."""
+
+
+def check_request(extra_args: Mapping[str, Any] | None) -> None:
+    """Refuse a request whose values, with the defaults of a folder that is served here, leave no policy.
+
+    Raises:
+        ConfigError: as `dials_of_request`; or no policy, or extreme weights.
+    """
+    dials = dials_of_request(extra_args)
+    for policy in CONFIGURED if dials else ():
+        check_mixture(policy.mixture(**dials))
 
 
 def dials_of_request(extra_args: Mapping[str, Any] | None) -> dict[str, float]:

@@ -9,7 +9,7 @@ from typing import Any
 from ..core import Mixture
 from ..errors import ArtifactError, ConfigError
 from ..model.constants import QConstants
-from ..model.dial import checked_dial, rows_needed
+from ..model.dial import check_mixture, checked_dial
 
 SECTION = "qadapter"
 FORMAT_VERSION = 1
@@ -36,7 +36,7 @@ class ServedPolicy:
         checked_dial("strength", self.strength)
         if self.constants.alpha_0 == 0.0:
             raise ConfigError("with alpha_0 0 a request of strength 0 would leave no policy to sample from.")
-        rows_needed(self.mixture())
+        check_mixture(self.mixture())
 
     def mixture(self, **dials: float) -> Mixture:
         """The weights (a, b) of a request.

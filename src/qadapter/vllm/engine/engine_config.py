@@ -10,6 +10,7 @@ from vllm.config import VllmConfig
 from vllm.model_executor.models.config import VerifyAndUpdateConfig
 
 from ...errors import ConfigError
+from ..dial_request import CONFIGURED
 from ..served_policy import SECTION, served_policy
 
 logger = logging.getLogger(__name__)
@@ -29,12 +30,13 @@ class EngineConfig(VerifyAndUpdateConfig):
         Raises:
             ConfigError: an option that cannot be served.
         """
-        served_policy(getattr(vllm_config.model_config.hf_config, SECTION, None))
+        policy = served_policy(getattr(vllm_config.model_config.hf_config, SECTION, None))
         if note := version_note(vllm.__version__):
             logger.warning(note)
         if refusal := refused(vllm_config):
             raise ConfigError(*refusal)
         _use_runner_v1(vllm_config)
+        CONFIGURED.append(policy)
         processors = vllm_config.model_config.logits_processors or []
         vllm_config.model_config.logits_processors = [*processors, f"{__package__}.request_dial:RequestDial"]
 

@@ -13,7 +13,7 @@ from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, process_dict_updates
 
 from ...core import Mixture
-from ..dial_request import dials_of_request
+from ..dial_request import check_request, dials_of_request
 from ..row_mixtures import ENGINES, RowMixtures
 from ..served_policy import SECTION, served_policy
 
@@ -24,7 +24,7 @@ class RequestDial(LogitsProcessor):
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:
         """Raise `ConfigError`, a `ValueError`, for values that cannot be served; over HTTP it becomes status 400."""
-        dials_of_request(sampling_params.extra_args)
+        check_request(sampling_params.extra_args)
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         self.policy = served_policy(getattr(vllm_config.model_config.hf_config, SECTION, None))
