@@ -276,6 +276,22 @@ def test_a_fault_ends_the_requests_it_hits_and_no_others(served: ServedModel, mo
         assert len(answers(engine, [Request((5, 6), policy, GREEDY, nobody)]).tokens(0)) == 15
 
 
+def test_calls_take_turns_with_those_who_decode(served: ServedModel) -> None:
+    """Ten calls that are there at once: a step of the running answer lies between any two of them."""
+    listener = Listener()
+    with running(make_engine(served, endless=True)) as engine:
+        request = Request((5, 6), served.policies["one"].policy(0.5), Sampling(max_tokens=100_000), nobody)
+        engine.submit([listener.hears(0, request)])
+        while not engine.slots.choices:
+            time.sleep(0.005)
+        together = threading.Event()
+        engine.call(together.wait)
+        calls = [engine.call(lambda: engine._steps) for _ in range(10)]
+        together.set()
+        steps = [call.result(timeout=20) for call in calls]
+    assert len(set(steps)) == 10
+
+
 def test_models_whose_attention_takes_no_masks_are_refused() -> None:
     model = make_model()
     model.base.config._attn_implementation = "flex_attention"

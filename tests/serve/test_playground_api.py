@@ -10,9 +10,11 @@ import httpx2 as httpx
 import oracles
 import pytest
 import torch
-from conftest import two_logits
+from conftest import RESIDUAL, make_model, two_logits
 
+from qadapter.core import LMHead
 from qadapter.model import QAdapterForCausalLM
+from qadapter.serve.engine.token_view import Viewing
 
 CHAT = [{"role": "user", "content": "Hi"}]
 
@@ -43,6 +45,25 @@ def test_the_view_is_what_the_equations_say(api: tuple[str, Any], artifacts: Pat
         assert [top["logp"] for top in entry["top"]] == pytest.approx(policy[at].topk(3).values.tolist(), abs=1e-3)
         assert [top["logp"] for top in entry["base_top"]] == pytest.approx(base[at].topk(3).values.tolist(), abs=1e-3)
     assert [entry["text"] for entry in seen["tokens"]] == ["n", "�", "�", "?"]
+
+
+def test_the_head_reads_many_states_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 states in chunks of 40: of each policy and of the mixture one product per 32 states or less."""
+    model = make_model(constants=RESIDUAL)
+    product, states = LMHead._product, []
+
+    def counted(head: LMHead, hidden: torch.Tensor) -> torch.Tensor:
+        states.append(hidden.shape[1])
+        return product(head, hidden)
+
+    monkeypatch.setattr(LMHead, "_product", counted)
+    mixture = model.constants.mixture(0.5)
+    viewing = Viewing(model, 2, [5, 6], [7, 8] * 32, "default", mixture, model.constants.residual_q, top=2)
+    with torch.inference_mode():
+        while not viewing.advance(40):
+            pass
+    assert states == [32] * 3 + [7] * 3 + [25] * 3
+    assert [seen.token for seen in viewing.views] == [7, 8] * 32
 
 
 def test_without_an_answer_it_is_the_greedy_one(api: tuple[str, Any]) -> None:

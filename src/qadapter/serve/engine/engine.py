@@ -2,10 +2,11 @@
 
 Each turn of the loop
 
-    1. lets go of requests that were cancelled or are late,
-    2. makes one pass over prompts, at most `prefill_chunk` tokens, several short ones together: a request is admitted
+    1. runs one function that was asked for with `call`, such as a piece of the playground's view of tokens,
+    2. lets go of requests that were cancelled or are late,
+    3. makes one pass over prompts, at most `prefill_chunk` tokens, several short ones together: a request is admitted
        when its choices have free slots, and its first token comes with the turn that reads the end of its prompt,
-    3. makes one decode step over all slots.
+    4. makes one decode step over all slots.
 
 It knows nothing of HTTP. Everything of the model happens in its thread.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -93,7 +95,7 @@ class Engine:
         self.slots = self._empty_slots()
         self._prefill: Prefill | None = None
         self._running: dict[Request, _Running] = {}
-        self._calls: list[Callable[[], None]] = []
+        self._calls: deque[Callable[[], None]] = deque()
         self._steps = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="qadapter-engine", daemon=True)
@@ -122,7 +124,7 @@ class Engine:
         self.scheduler.cancel(request)
 
     def call(self, function: Callable[[], Result]) -> Future[Result]:
-        """Run a function of the model between two steps, in the engine's thread.
+        """Run a function of the model in the engine's thread; between two steps at most one of them is run.
 
         Raises:
             RefusedError: the engine is shutting down.
@@ -179,7 +181,8 @@ class Engine:
                     logger.exception("a step failed; the requests in it are given up")
                     self._prefill, self.slots = None, self._empty_slots()
                     self._fail([*self._running], "error")
-            self._run_calls()
+            while self._run_call():
+                pass
             self._fail([*self.scheduler.clear(), *self._running], "shutdown")
 
     def _empty_slots(self) -> Slots:
@@ -193,7 +196,7 @@ class Engine:
             return not self._stopping
 
     def _turn(self) -> None:
-        self._run_calls()
+        self._run_call()
         cancelled, late = self.scheduler.overdue([*self._running])
         self._forget(cancelled)
         self.metrics.cancelled.add(len(cancelled))
@@ -203,11 +206,13 @@ class Engine:
             self._decode()
         self.metrics.observe_load(self.scheduler.waiting, len(self.slots.choices), self.slots.cache.bytes)
 
-    def _run_calls(self) -> None:
+    def _run_call(self) -> bool:
+        """Run the oldest call; False where there is none."""
         with self.scheduler.changed:
-            calls, self._calls = self._calls, []
-        for call in calls:
+            call = self._calls.popleft() if self._calls else None
+        if call is not None:
             call()
+        return call is not None
 
     def _read_prompts(self) -> None:
         if self._prefill is None:

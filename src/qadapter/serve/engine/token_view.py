@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ...core import Mixture, ResidualQ
@@ -11,6 +12,9 @@ from ...model import QAdapterForCausalLM
 from ...model.lora import AdapterRows
 from .kv_rows import KVRows
 from .step import hidden_states
+
+# States whose logits over the whole vocabulary are held at a time.
+_STATES = 32
 
 
 class TokenView(NamedTuple):
@@ -74,28 +78,29 @@ class Viewing:
         # The last token is nobody's state: nothing is chosen after it.
         chunk = self.ids[self._read : min(self._read + tokens, len(self.ids) - 1)]
         adapter_hidden, base_hidden = hidden_states(self.model, self._cache, [chunk, chunk], self._routing)
-        for position in range(max(self.first - 1, self._read), self._read + len(chunk)):
-            at = slice(position - self._read, position - self._read + 1)
-            self.views.append(self._view(adapter_hidden[None, at], base_hidden[None, at], self.ids[position + 1]))
+        start = max(self.first - 1 - self._read, 0)
+        for at in range(start, len(chunk), _STATES):
+            block = slice(at, min(at + _STATES, len(chunk)))
+            chosen = self.ids[self._read + block.start + 1 : self._read + block.stop + 1]
+            self.views += self._views(adapter_hidden[None, block], base_hidden[None, block], chosen)
         self._read += len(chunk)
         return self._read == len(self.ids) - 1
 
-    def _view(self, adapter_hidden: Tensor, base_hidden: Tensor, token: int) -> TokenView:
-        """hidden states: [1, 1, hidden]."""
+    def _views(self, adapter_hidden: Tensor, base_hidden: Tensor, tokens: list[int]) -> list[TokenView]:
+        """hidden states: [1, states, hidden]; the token after each."""
         head = self.model.head
-        adapter_logits, base_logits = (head.logits(hidden)[0, 0].float() for hidden in (adapter_hidden, base_hidden))
-        policy_logp = head.mixed_logits(adapter_hidden, base_hidden, self.mixture)[0, 0].float().log_softmax(dim=-1)
+        adapter_logits, base_logits = (head.logits(hidden)[0].float() for hidden in (adapter_hidden, base_hidden))
+        policy_logp = head.mixed_logits(adapter_hidden, base_hidden, self.mixture)[0].float().log_softmax(dim=-1)
         base_logp = base_logits.log_softmax(dim=-1)
-        return TokenView(
-            token,
-            float(policy_logp[token]),
-            float(base_logp[token]),
-            float(self.residual_q(adapter_logits[token], base_logits[token])),
-            _likeliest(policy_logp, self.top),
-            _likeliest(base_logp, self.top),
-        )
+        index = torch.tensor(tokens, device=base_logits.device)[:, None]
+        z1, z0 = adapter_logits.gather(1, index), base_logits.gather(1, index)
+        of_token = (policy_logp.gather(1, index), base_logp.gather(1, index), self.residual_q(z1, z0))
+        columns = ([row[0] for row in column.tolist()] for column in of_token)
+        likeliest = (_likeliest(logp, self.top) for logp in (policy_logp, base_logp))
+        return [TokenView(*fields) for fields in zip(tokens, *columns, *likeliest, strict=True)]
 
 
-def _likeliest(logp: Tensor, count: int) -> list[tuple[int, float]]:
-    values, tokens = logp.topk(min(count, len(logp)))
-    return list(zip(tokens.tolist(), values.tolist(), strict=True))
+def _likeliest(logp: Tensor, count: int) -> list[list[tuple[int, float]]]:
+    """Of each state."""
+    values, tokens = logp.topk(min(count, logp.shape[-1]))
+    return [list(zip(*state, strict=True)) for state in zip(tokens.tolist(), values.tolist(), strict=True)]
