@@ -276,6 +276,29 @@ def test_a_fault_ends_the_requests_it_hits_and_no_others(served: ServedModel, mo
         assert len(answers(engine, [Request((5, 6), policy, GREEDY, nobody)]).tokens(0)) == 15
 
 
+def test_a_prompt_without_memory_ends_alone(served: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails in the second of its chunks; the one that decodes meanwhile answers as if nothing had been."""
+    policy = served.policies["one"].policy(0.5)
+    short, long = (Request(ids, policy, GREEDY, nobody) for ids in ((5, 6), tuple(range(20, 60))))
+    advance = Prefill.advance
+
+    def short_of_memory(prefill: Prefill, columns: int) -> torch.Tensor | None:
+        if prefill.cache.lengths[0] >= 16:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return advance(prefill, columns)
+
+    listener = Listener()
+    with running(make_engine(served, prefill_chunk=16)) as engine:
+        expected = answers(engine, [short]).tokens(0)
+        monkeypatch.setattr(Prefill, "advance", short_of_memory)
+        engine.submit([listener.hears(0, short), listener.hears(1, long)])
+        listener.wait(2)
+        assert listener.failed == {1: "memory"}
+        assert listener.tokens(0) == expected == answers(engine, [short]).tokens(0)
+        assert engine.idle
+        assert engine.slots.cache.lengths == []
+
+
 def test_calls_take_turns_with_those_who_decode(served: ServedModel) -> None:
     """Ten calls that are there at once: a step of the running answer lies between any two of them."""
     listener = Listener()

@@ -62,7 +62,7 @@ class Answering:
         """Number of the request and what one of its choices has grown by, until all have ended.
 
         Raises:
-            ApiError: 408 past a deadline, 503 at a shutdown, 500 after a fault.
+            ApiError: 408 past a deadline, 503 at a shutdown or without memory for the prompt, 500 after a fault.
         """
         while self._left:
             number, event = await self._events.get()
@@ -87,6 +87,8 @@ def _failure(event: Failed) -> ApiError:
         return ApiError(408, "the answer was not finished within its time limit.", param="timeout", code="deadline")
     if event.reason == "shutdown":
         return ApiError(503, "the server is shutting down; the answer was not finished.", code="shutting_down")
+    if event.reason == "memory":
+        return ApiError(503, "there is no memory for a prompt of this length beside the others.", code="out_of_memory")
     return ApiError(500, "the answer failed; the server's log says why.", code="internal_error")
 
 

@@ -221,7 +221,13 @@ class Engine:
             return
         columns = min(self.limits.prefill_chunk, prefill.left)
         self.metrics.prompt_tokens.add(prefill.tokens(columns))
-        logits = prefill.advance(columns)
+        try:
+            logits = prefill.advance(columns)
+        except torch.OutOfMemoryError:
+            # What it has read is its own: those who already answer have lost nothing.
+            logger.exception("the device's memory does not hold the next prompts; they are given up")
+            self._fail(prefill.requests, "memory")
+            return
         if logits is not None:
             self._prefill = None
             self._begin_answers(prefill, logits)

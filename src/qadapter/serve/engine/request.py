@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 from ...core import Mixture
 
 FinishReason = Literal["stop", "length"]
-FailureReason = Literal["deadline", "shutdown", "error"]
+FailureReason = Literal["deadline", "shutdown", "memory", "error"]
 
 
 class Policy(NamedTuple):
