@@ -87,6 +87,36 @@ def vs_trained(line: Results, results: Results, label: str) -> float | None:
     return None
 
 
+def default_beside(line: Results, results: Results, default: list[Point]) -> Results:
+    """The least KL at which the default gains as much as a method ÷ that method's KL: at strength 1, along its dial.
+
+    Args:
+        line: the method.
+        results: the run that it was measured in.
+        default: the default's points, as gains over the base of its own run.
+
+    Returns:
+        Null where the method gains nothing, or more than the default does anywhere on its dial: `default_reaches`.
+    """
+    ratios: dict[float, float | None] = {}
+    for point in line["points"]:
+        gain = point["y"]["value"] - base_behaviour(results)
+        if point["strength"] > 0 and gain > 0:
+            ours = cost_of(default, gain)
+            ratios[point["strength"]] = None if ours is None else ours / point["x"]["value"]
+    known = [ratio for ratio in ratios.values() if ratio is not None]
+    return {
+        "default_reaches": len(known) == len(ratios) if ratios else None,
+        "kl_of_default_vs_its_own": ratios.get(1),
+        "kl_of_default_vs_its_own_at_worst": max(known) if known and len(known) == len(ratios) else None,
+    }
+
+
+def gains(line: Results, results: Results) -> list[Point]:
+    """The points of a line with the behaviour gained over the base."""
+    return [Point(one["x"]["value"], one["y"]["value"] - base_behaviour(results)) for one in line["points"]]
+
+
 def figures(line: Results, results: Results) -> Results:
     """What study/summary.json says of a method on a set."""
     point = trained(line)
@@ -120,11 +150,14 @@ def summary() -> Results:
         parts = [part for part in (load(name, "methods"), load(name, "others")) if part is not None]
         if not parts:
             continue
+        (ours,) = [line for line in parts[0]["lines"] if line["label"] == "default"]
+        default = gains(ours, parts[0])
         lines: dict[str, Results] = {}
         for part in parts:
             # DPO is in both: the one of `methods` was the best of three learning rates.
             for line in part["lines"]:
-                lines.setdefault(line["label"], figures(line, part))
+                beside = default_beside(line, part, default)
+                lines.setdefault(line["label"], figures(line, part) | beside)
         found[name] = {
             "pairs": parts[0]["facts"]["pairs per run"],
             "behaviour": parts[0]["frontier_y"]["label"],

@@ -57,14 +57,15 @@ def methods_part(of: Results) -> str:
                 number(one["kl_vs_any_dpo_at_strength_1"], ".2f"),
                 number(one["kl_vs_any_dpo_at_equal_behaviour"], ".2f"),
                 number(one["kl_documents_vs_any_dpo_at_equal_behaviour"], ".2f"),
-                number(one["kl_vs_sft_at_equal_behaviour"], ".2f"),
+                number(one["kl_of_default_vs_its_own"], ".2f"),
+                "more" if one["default_reaches"] is False else number(one["kl_of_default_vs_its_own_at_worst"], ".2f"),
                 points_of(one["retention_change"], one["retention_change_interval"]),
             ]
             for label, one in found["methods"].items()
         ]
         head = ["method", "behaviour gained", "answers in a loop", "pair accuracy", "KL to the base", "KL ÷ DPO's",
-                "÷ any DPO's at 1", "÷ any DPO's at most", "the same on documents", "KL ÷ SFT's",
-                "benchmarks, points"]  # fmt: skip
+                "÷ any DPO's at 1", "÷ any DPO's at most", "the same on documents", "default's KL ÷ its",
+                "at worst on its dial", "benchmarks, points"]  # fmt: skip
         parts += [
             f"### {NAMES[name]}",
             f"{found['pairs']} pairs. The judge ranks {found['judge']['accuracy']:.0%} of the held-out pairs as their "
