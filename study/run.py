@@ -121,9 +121,9 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     "brakes": {
         "methods": {
-            "without sft_coef": {**ours(sft_coef=0.0), "label_noise": [0.0, 0.2]},
             "without anchors": {**ours(anchors=0), "label_noise": [0.0, 0.2]},
             "without both": {**ours(sft_coef=0.0, anchors=0), "label_noise": [0.0, 0.2]},
+            "without sft_coef": {**ours(sft_coef=0.0), "label_noise": [0.0, 0.2]},
         },
         "reference": "without both, 0% flipped",
         **FLIPPED,
