@@ -14,7 +14,7 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
     cut        whether the value of a cut response's last state matters, where many responses are cut (ultrafeedback)
     noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
     pairs      the same with 0 and 20 %, on many more held-out pairs: those of the judge, whom nobody asks here
-    brakes     the default without its likelihood term, without its anchors, and without both, as in `pairs`
+    brakes     the default without its anchors, as in `pairs`
     rates      DPO with a smaller and a larger learning rate than those of `methods`
     others     RPO (DPO with the likelihood of the chosen response), IPO, KTO and ORPO
     cost       every method on a few pairs, for its time and memory: run it alone, on a machine that does nothing else
@@ -122,10 +122,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "brakes": {
         "methods": {
             "without anchors": {**ours(anchors=0), "label_noise": [0.0, 0.2]},
-            "without both": {**ours(sft_coef=0.0, anchors=0), "label_noise": [0.0, 0.2]},
-            "without sft_coef": {**ours(sft_coef=0.0), "label_noise": [0.0, 0.2]},
         },
-        "reference": "without both, 0% flipped",
+        "reference": "without anchors, 0% flipped",
         **FLIPPED,
     },
     "rates": {
