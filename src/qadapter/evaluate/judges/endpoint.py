@@ -154,11 +154,12 @@ class EndpointJudge:
             futures = {pool.submit(self._ask, key, body, stopped): key for key, body in bodies.items()}
             try:
                 for future in as_completed(futures):
-                    if future.cancelled():
+                    opinion = None if future.cancelled() else future.result()
+                    if opinion is None:
                         words = f"not asked, after {_FAILURES_IN_A_ROW} failures in a row; the last: {last_words}"
                         opinions[futures[future]] = _Opinion(None, words, Cost(), asked=False)
                         continue
-                    opinion = opinions[futures[future]] = future.result()
+                    opinions[futures[future]] = opinion
                     can_judge = can_judge or opinion.choice is not None
                     in_a_row = in_a_row + 1 if opinion.lost or not can_judge else 0
                     if in_a_row == _FAILURES_IN_A_ROW:
@@ -186,7 +187,10 @@ class EndpointJudge:
             opinion.cost.add(before[key].cost)
         return opinions
 
-    def _ask(self, key: str, body: dict[str, Any], stopped: threading.Event) -> _Opinion:
+    def _ask(self, key: str, body: dict[str, Any], stopped: threading.Event) -> _Opinion | None:
+        """The opinion; None where all was stopped before this question's turn."""
+        if stopped.is_set():
+            return None
         cost, asked, words = Cost(), body, ""
         for attempt in range(_ASKED_AT_MOST):
             cost.asked_again += attempt > 0
@@ -194,6 +198,9 @@ class EndpointJudge:
                 reply = self._client.complete(asked, cost, stopped)
             except RequestFailedError as error:
                 return _Opinion(None, str(error), cost, lost=error.lost)
+            except ConfigError:
+                stopped.set()  # here and not where it is caught: meanwhile the next question would be sent
+                raise
             choice = None if reply.refused else read_choice(reply.text)
             if choice is not None:
                 self._cache.put(key, choice, self.model)
