@@ -193,7 +193,7 @@ def _report(
             ),
             ReportRow(
                 "KL to the base", "0", f"{summary['kl_to_base']:.3f}",
-                f"nats per token of the base's answers to {counts['neutral_prompts']} neutral prompts",
+                f"nats per token, in the first 32 of the base's answers to {counts['neutral_prompts']} neutral prompts",
             ),
             ReportRow(
                 "same most likely token", "100%", f"{summary['top1_agreement']:.1%}", "on the same tokens"
