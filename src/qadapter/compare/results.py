@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ..evaluate import Interval
@@ -128,10 +128,6 @@ def _point(plan: Plan, base: _Record, record: _Record) -> Point:
     )  # fmt: skip
 
 
-def _axes(plan: Plan, base: _Record, record: _Record) -> Iterable[tuple[str, float]]:
-    return _point(plan, base, record)._asdict().items()
-
-
 def _mean_points(plan: Plan, base: _Record, result: LineResult) -> list[Point]:
     """The line's points, means over seeds; the base first, then by strength."""
     points = [Point(0.0, behaviour(base, plan.frontier_y).value)]
@@ -247,7 +243,10 @@ def _runs(plan: Plan, base: _Record, result: LineResult) -> list[dict[str, Any]]
             "swept": list(result.line.swept),
             "seed": seed,
             "drawn": number == result.best,
-            **{axis: value if math.isfinite(value) else None for axis, value in _axes(plan, base, record)},
+            **{
+                axis: value if math.isfinite(value) else None
+                for axis, value in _point(plan, base, record)._asdict().items()
+            },
             "figures": _figures([record], base),
             **{key: facts[key] for key in ("seconds", "pairs", "peak_memory_bytes", "adapter_bytes", "warnings")},
         }
