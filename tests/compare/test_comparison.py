@@ -363,7 +363,8 @@ def test_a_missing_trl_shows_before_anything_is_measured(
 
 def test_the_facts_of_a_comparison_without_answers(values: Values, pretended: list[TrainingJob], files: Path) -> None:
     rows = (files / "pairs.jsonl").read_text().splitlines()
-    bad = json.loads(rows[0]) | {"rejected": json.loads(rows[0])["chosen"]}
+    # What is bad by its tokens alone: the prompt leaves no room to answer.
+    bad = json.loads(rows[0]) | {"prompt": [{"role": "user", "content": "wa " * 40}]}
     pairs = files.parent / "with_a_bad_row.jsonl"
     pairs.write_text("\n".join([*rows, json.dumps(bad)]) + "\n")
     results, _ = compare(values(train_file=str(pairs), on_bad_row="skip", checker=[], frontier_y=None))

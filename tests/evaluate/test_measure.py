@@ -197,6 +197,28 @@ def test_a_prompt_of_a_file_is_a_message_to_a_chat_model_alone(tmp_path: Path, t
     plain = copy.deepcopy(tokenizer)
     plain.chat_template = None
     assert read_inputs(args, plain).prompts == ["wa"]
+    tasks = EvaluationArguments(tasks=["nowhere.jsonl"], task_chat_template=True)
+    with pytest.raises(ConfigError, match="task_chat_template: the base has no chat template"):
+        read_inputs(tasks, plain)
+    with pytest.raises(DataError, match="nowhere"):
+        read_inputs(tasks, tokenizer)
+
+
+def test_a_bar_without_length_is_drawn(tmp_path: Path) -> None:
+    """Of a single prompt: rounding makes its length negative, which matplotlib refuses."""
+    base, gain = 0.2, 0.5
+    assert ((base + gain) - base) - gain < 0
+    figures = {
+        "judges.checker:m:f": (base, gain),
+        "retention.kl_to_base": (None, 0.1),
+    }
+    difference = {
+        name: {"base": start, "customized": (start or 0) + by, "difference": by, "low": by, "high": by, "items": 1}
+        for name, (start, by) in figures.items()
+    }
+    policy = {"strength": 1.0, "difference": difference, "agreement": []}
+    write_evaluation_report(tmp_path / "r.html", title="t", base={"strength": 0.0}, policies=[policy], facts={})
+    assert "<svg" in (tmp_path / "r.html").read_text()
 
 
 def test_a_pair_that_is_skipped_is_no_source_of_prompts(tmp_path: Path, tokenizer) -> None:
