@@ -15,8 +15,10 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
     noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
     pairs      the same with 0 and 20 %, on many more held-out pairs: those of the judge, whom nobody asks here
     brakes     the default without its anchors, as in `pairs`
+    lighter    the default with anchors of a third of their weight, as in `pairs`
     rates      DPO with a smaller and a larger learning rate than those of `methods`
     others     RPO (DPO with the likelihood of the chosen response), IPO, KTO and ORPO
+    rloo       policy gradients on the rewards of a model trained on the same pairs
     cost       every method on a few pairs, for its time and memory: run it alone, on a machine that does nothing else
 """
 
@@ -126,6 +128,13 @@ PARTS: dict[str, dict[str, Any]] = {
         "reference": "without anchors, 0% flipped",
         **FLIPPED,
     },
+    "lighter": {
+        "methods": {
+            "anchor_coef 1": {**ours(anchor_coef=1.0), "label_noise": [0.0, 0.2]},
+        },
+        "reference": "anchor_coef 1, 0% flipped",
+        **FLIPPED,
+    },
     "rates": {
         "methods": {"DPO": {**DPO, "learning_rate": [5e-5, 2e-3]}},
         "strengths": [1],
@@ -139,6 +148,17 @@ PARTS: dict[str, dict[str, Any]] = {
             "IPO": {"method": "ipo", "learning_rate": 5e-4},
             "KTO": {"method": "kto", "learning_rate": 5e-4},
             "ORPO": {"method": "orpo", "learning_rate": 5e-4},
+        },
+    },
+    "rloo": {
+        "methods": {
+            "DPO": BEST_DPO,
+            "RLOO": {
+                "method": "rloo",
+                "learning_rate": 5e-4,
+                "reward_learning_rate": 5e-4,
+                "max_completion_length": 64,
+            },
         },
     },
     "cost": {

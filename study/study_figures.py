@@ -10,6 +10,8 @@ from qadapter.compare.frontier import Point, cost_of
 
 RESULTS = Path(__file__).parent / "results"
 SETS = ["academy", "business", "harmless", "politeness", "ultrafeedback"]
+MORE_BASELINES = ("others", "rloo")
+"""The parts that measure further baselines, each beside the best DPO."""
 Results = dict[str, Any]
 
 
@@ -17,6 +19,25 @@ def load(name: str, part: str) -> Results | None:
     """A result file; None where the part has not been run."""
     path = RESULTS / f"{name}.{part}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def default_of(results: Results) -> Results:
+    """The line of the default preset."""
+    (line,) = [line for line in results["lines"] if line["label"] == "default"]
+    return line
+
+
+def beside_default(name: str) -> Results | None:
+    """The further baselines of a set with the default of `methods`, for one plot; None where there are none.
+
+    The reference of every part is the same DPO: the first stands for all.
+    """
+    methods = load(name, "methods")
+    parts = [part for part in (load(name, part) for part in MORE_BASELINES) if part is not None]
+    if methods is None or not parts:
+        return None
+    more = [line for part in parts[1:] for line in part["lines"] if line["label"] != part["reference"]]
+    return {**parts[0], "lines": [default_of(methods), *parts[0]["lines"], *more]}
 
 
 def reference_of(results: Results) -> Results:
@@ -147,14 +168,13 @@ def summary() -> Results:
     """The content of study/summary.json."""
     found: Results = {}
     for name in SETS:
-        parts = [part for part in (load(name, "methods"), load(name, "others")) if part is not None]
+        parts = [part for part in (load(name, part) for part in ("methods", *MORE_BASELINES)) if part is not None]
         if not parts:
             continue
-        (ours,) = [line for line in parts[0]["lines"] if line["label"] == "default"]
-        default = gains(ours, parts[0])
+        default = gains(default_of(parts[0]), parts[0])
         lines: dict[str, Results] = {}
         for part in parts:
-            # DPO is in both: the one of `methods` was the best of three learning rates.
+            # DPO is in all: the one of `methods` was the best of three learning rates.
             for line in part["lines"]:
                 beside = default_beside(line, part, default)
                 lines.setdefault(line["label"], figures(line, part) | beside)

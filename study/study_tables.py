@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from study_figures import SETS, Results, base_behaviour, figures, load, margin, trained
+from study_figures import SETS, Results, base_behaviour, beside_default, figures, load, margin, trained
 
 NAMES = {
     "academy": "DSP academy", "business": "DSP business", "harmless": "HH harmless", "politeness": "politeness",
@@ -75,7 +75,7 @@ def methods_part(of: Results) -> str:
             table(head, rows),
             f"![Frontier: behaviour against forgetting on {NAMES[name]}](study/{name}.png)",
         ]
-        if load(name, "others") is not None:
+        if beside_default(name) is not None:
             parts.append(f"![Frontier of the other baselines on {NAMES[name]}](study/{name}.others.png)")
     return "\n\n".join(parts)
 
@@ -146,7 +146,7 @@ def pairs_part() -> str:
     """What flipped labels cost in accuracy, on many pairs."""
 
     def content(name: str, results: Results) -> list[str]:
-        parts = [part for part in (results, load(name, "brakes")) if part is not None]
+        parts = [part for part in (results, load(name, "brakes"), load(name, "lighter")) if part is not None]
         lines, runs = ([one for part in parts for one in part[key]] for key in ("lines", "runs"))
         accuracy = {line["label"]: trained(line)["figures"]["preference.accuracy"] for line in lines}
         rows = []

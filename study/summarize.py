@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from study_figures import SETS, load, summary
+from study_figures import SETS, beside_default, load, summary
 from study_tables import cost_part, methods_part, noise_part, pairs_part, rates_part, reach_part, variants_part
 
 from qadapter.compare.plot import frontier_png
@@ -21,8 +21,8 @@ def plots() -> None:
     """The frontiers of each set."""
     PLOTS.mkdir(exist_ok=True)
     for name in SETS:
-        for part, file in (("methods", f"{name}.png"), ("others", f"{name}.others.png")):
-            if (results := load(name, part)) is not None:
+        for results, file in ((load(name, "methods"), f"{name}.png"), (beside_default(name), f"{name}.others.png")):
+            if results is not None:
                 frontier_png(results, PLOTS / file)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -34,4 +35,23 @@ def test_every_set_has_its_plot(summarize: ModuleType) -> None:
     assert sets
     for name, found in sets.items():
         assert (summarize.PLOTS / f"{name}.png").is_file()
+        assert (summarize.PLOTS / f"{name}.others.png").is_file() == (summarize.beside_default(name) is not None)
         assert {"default", "paper", "DPO"} <= found["methods"].keys()
+
+
+def test_further_baselines_are_drawn_beside_the_default(summarize: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = sys.modules["study_figures"]
+
+    def part(*labels: str) -> dict[str, object]:
+        return {"reference": "DPO", "lines": [{"label": label} for label in labels]}
+
+    found = {
+        "methods": part("paper", "default", "DPO", "SFT"),
+        "others": part("DPO", "KTO"),
+        "rloo": part("DPO", "RLOO"),
+    }
+    monkeypatch.setattr(figures, "load", lambda _, name: found.get(name))
+    drawn = summarize.beside_default("academy")
+    assert [line["label"] for line in drawn["lines"]] == ["default", "DPO", "KTO", "RLOO"]
+    del found["others"], found["rloo"]
+    assert summarize.beside_default("academy") is None
