@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+
 import oracles
 import pytest
 import torch
@@ -14,6 +17,7 @@ from qadapter.errors import ConfigError, UnsupportedModelError
 from qadapter.generate import answer_prompts
 from qadapter.model import QAdapterForCausalLM, QConstants
 from qadapter.model.caches import PairedRows
+from qadapter.model.lora import row_sliced_forward
 
 NEW = 8
 RHO = QConstants("residual", alpha_0=0.1, alpha_tilde=0.4)
@@ -287,12 +291,46 @@ def test_an_own_static_cache() -> None:
         ({"strength": 0.0, "alpha_0": torch.tensor([0.1, 0.0, 0.1])}, "no policy"),
         ({"strength": 1e39}, "weights beyond ±1000 are refused"),
         ({"strength": [1.0, 1.0, 2e3]}, "weights beyond ±1000 are refused"),
+        ({"strength": [0.5, 1.0]}, "strength has 2 numbers for 3 prompts: give one number, or one per prompt"),
+        ({"strength": [0.5] * 3, "alpha_0": torch.ones(4)}, "alpha_0 has 4 numbers for 3 prompts"),
     ],
     ids=str,
 )
 def test_bad_dials(dial: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make_model().generate(**left_padded(), max_new_tokens=1, **dial)
+
+
+def test_a_dial_for_each_of_many_prompts_without_a_prompt() -> None:
+    model = make_model()
+    embeds = model.get_input_embeddings()(torch.tensor([[3, 4], [5, 6]]))
+    assert len(model.generate(inputs_embeds=embeds, strength=[0.5, 1.0], max_new_tokens=1)) == 2
+    for inputs in ({}, {"inputs_embeds": embeds[:1]}):
+        with pytest.raises(ConfigError, match="2 numbers for 1 prompt:"):
+            model.generate(**inputs, strength=[0.5, 1.0], max_new_tokens=1)
+
+
+@pytest.mark.parametrize("how", ["generate", "forward"])
+def test_several_threads_at_different_dials(how: str) -> None:
+    model, inputs = make_model(constants=RHO), left_padded()
+    details = {"do_sample": False, "max_new_tokens": 12, "eos_token_id": None}
+
+    @torch.no_grad()
+    def answer(strength: float) -> torch.Tensor:
+        if how == "forward":
+            return model(**inputs, strength=strength).logits
+        return model.generate(**inputs, strength=strength, **details)
+
+    alone = {strength: answer(strength) for strength in (0.0, 0.5, 1.0)}
+
+    def decode(strength: float) -> list[bool]:
+        return [torch.equal(answer(strength), alone[strength]) for _ in range(8)]
+
+    with ThreadPoolExecutor(3) as threads:
+        assert all(all(equal) for equal in threads.map(decode, alone))
+    # What decoding puts into the layers is taken out again: it would not follow further training.
+    assert all(layer.forward.__func__ is row_sliced_forward for layer in model.row_router.layers)
+    assert torch.equal(copy.deepcopy(model)(**inputs).logits, model(**inputs).logits)
 
 
 def test_continuous_batching_is_refused() -> None:

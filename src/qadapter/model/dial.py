@@ -29,8 +29,12 @@ def rows_needed(mixture: Mixture) -> Rows:
     return Rows.BASE if mixture.adapter == 0.0 else Rows.BOTH
 
 
-def checked_dial(name: str, value: Scalar | Sequence[float]) -> Scalar:
-    """A dial as a float or a float tensor [rows]; an error where it is not finite or out of range."""
+def checked_dial(name: str, value: Scalar | Sequence[float], prompts: int | None = None) -> Scalar:
+    """A dial as a float or a float tensor [prompts].
+
+    Raises:
+        ConfigError: it is not finite, out of range, or has another number of entries than there are prompts.
+    """
     lowest = "> 0" if name == "alpha_tilde" else "≥ 0"
     if not isinstance(value, (int, float)):
         value = torch.as_tensor(value, dtype=torch.float32)
@@ -41,6 +45,11 @@ def checked_dial(name: str, value: Scalar | Sequence[float]) -> Scalar:
     if isinstance(value, Tensor) and value.ndim != 1:
         raise ConfigError(
             f"{name} must be a number or one number per prompt, got a tensor of shape {tuple(value.shape)}"
+        )
+    if isinstance(value, Tensor) and prompts is not None and len(value) != prompts:
+        plural = "" if prompts == 1 else "s"
+        raise ConfigError(
+            f"{name} has {len(value)} numbers for {prompts} prompt{plural}: give one number, or one per prompt"
         )
     return value
 

@@ -7,9 +7,10 @@ one model by an instance attribute `forward` and nothing else; `remove()` takes 
 from __future__ import annotations
 
 import logging
+import threading
 import types
 from collections.abc import Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from enum import Enum
 from typing import Any, NamedTuple
 
@@ -57,10 +58,14 @@ class RowRouter:
 
     At rest it is `ADAPTER`, as in plain PEFT: gradient checkpointing recomputes the adapter's pass during `backward`,
     when no `route` is active. The base pass carries no gradient and is never recomputed.
+
+    Passes of several threads wait for each other: what is routed is routed for the whole model.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self.rows: Routing = Rows.ADAPTER
+        self.lock = threading.RLock()
+        """Held while rows are routed, and by `generate` from beginning to end."""
         self.model = model
         self.products: Any = None
         """What `small_steps` keeps from one generation to the next."""
@@ -78,11 +83,19 @@ class RowRouter:
     @contextmanager
     def route(self, rows: Routing) -> Iterator[None]:
         """Run the body with the adapter on `rows`; what was set before is restored also after an exception."""
-        before, self.rows = self.rows, rows
-        try:
-            yield
-        finally:
-            self.rows = before
+        # Compiled code runs inside of `generate`, which holds the lock.
+        with nullcontext() if torch.compiler.is_compiling() else self.lock:
+            before, self.rows = self.rows, rows
+            try:
+                yield
+            finally:
+                self.rows = before
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, lock=threading.RLock())
 
     def remove(self) -> None:
         """Give every LoRA layer the forward of its class back."""

@@ -153,7 +153,7 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
         alpha_tilde: Scalar | Sequence[float] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """`GenerationMixin.generate` on the mixed policy.
+        """`GenerationMixin.generate` on the mixed policy. Calls from several threads wait for each other.
 
         Args:
             strength: η ≥ 0, a number or one per prompt; 0 is the base policy (at temperature α̃/α₀), 1 what was
@@ -163,14 +163,16 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
             *args, **kwargs: as in transformers.
 
         Raises:
-            ConfigError: a negative or non-finite dial; dials that leave a prompt no policy or give it extreme weights;
-                an answer across the length at which the base's RoPE takes other frequencies.
+            ConfigError: a negative or non-finite dial, or more or fewer than prompts; dials that leave a prompt no
+                policy or give it extreme weights; an answer across the length at which the base's RoPE takes other
+                frequencies.
         """
         given = {"strength": strength, "alpha_0": alpha_0, "alpha_tilde": alpha_tilde}
-        dial = {name: checked_dial(name, value) for name, value in given.items() if value is not None}
+        prompts = _prompts(*args[:1], *(kwargs.get(name) for name in ("inputs", "input_ids", "inputs_embeds")))
+        dial = {name: checked_dial(name, value, prompts) for name, value in given.items() if value is not None}
         if dial:
             check_mixture(self.constants.mixture(**dial))
-        with torch.no_grad(), small_steps(self.row_router):
+        with self.row_router.lock, torch.no_grad(), small_steps(self.row_router):
             return super().generate(*args, **dial, **kwargs)
 
     def _prepare_cache_for_generation(
@@ -285,6 +287,11 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
         from .artifact import load_artifact
 
         return load_artifact(directory, base, **kwargs)
+
+
+def _prompts(*inputs: Any) -> int:
+    """How many prompts one of several ways to give them holds; without any, generation begins one text."""
+    return next((len(value) for value in inputs if isinstance(value, Tensor)), 1)
 
 
 def _twice(value: Any, rows: int) -> Any:
