@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qadapter.compare.frontier import Point, cost_of
+from qadapter.compare.scale import SQUARE_ROOT
 
 RESULTS = Path(__file__).parent / "results"
 SETS = ["academy", "business", "harmless", "politeness", "ultrafeedback"]
@@ -66,7 +67,7 @@ def cost_of_any_dpo(results: Results, behaviour: float, forgetting: str) -> floa
     drawn = reference_of(results)["points"]
     runs = [run for run in results["runs"] if run["label"] == results["reference"]]
     lines = [drawn, *([drawn[0], run] for run in runs)]
-    found = [cost_of([point_of(point, forgetting) for point in line], behaviour) for line in lines]
+    found = [cost_of([point_of(point, forgetting) for point in line], behaviour, SQUARE_ROOT) for line in lines]
     return min((x for x in found if x is not None), default=None)
 
 
@@ -90,7 +91,7 @@ def vs_any_dpo(line: Results, results: Results, forgetting: str) -> float | None
     """
     if (beside := line["at_reference"]) is None:
         return None
-    ours = cost_of([point_of(point, forgetting) for point in line["points"]], beside["behaviour"])
+    ours = cost_of([point_of(point, forgetting) for point in line["points"]], beside["behaviour"], SQUARE_ROOT)
     theirs = cost_of_any_dpo(results, beside["behaviour"], forgetting)
     return ours / theirs if ours is not None and theirs else None
 
@@ -103,7 +104,8 @@ def vs_trained(line: Results, results: Results, label: str) -> float | None:
     for other in results["lines"]:
         point = trained(other)
         if other["label"] == label and point["gain"]["value"] > 0:
-            ours = cost_of([point_of(one, "retention.kl_to_base") for one in line["points"]], point["y"]["value"])
+            points = [point_of(one, "retention.kl_to_base") for one in line["points"]]
+            ours = cost_of(points, point["y"]["value"], SQUARE_ROOT)
             return None if ours is None else ours / point["x"]["value"]
     return None
 
@@ -123,7 +125,7 @@ def default_beside(line: Results, results: Results, default: list[Point]) -> Res
     for point in line["points"]:
         gain = point["y"]["value"] - base_behaviour(results)
         if point["strength"] > 0 and gain > 0:
-            ours = cost_of(default, gain)
+            ours = cost_of(default, gain, SQUARE_ROOT)
             ratios[point["strength"]] = None if ours is None else ours / point["x"]["value"]
     known = [ratio for ratio in ratios.values() if ratio is not None]
     return {

@@ -10,6 +10,10 @@ from types import ModuleType
 
 import pytest
 
+from qadapter.compare.frontier import Point, area_under
+from qadapter.compare.frontier_figures import frontier_figures
+from qadapter.compare.scale import scale_of
+
 STUDY = Path(__file__).parents[1] / "study"
 
 
@@ -28,6 +32,27 @@ def test_no_figure_of_the_study_is_typed_by_hand(summarize: ModuleType) -> None:
     text = summarize.PAGE.read_text(encoding="utf-8")
     assert text == summarize.page(text), "run: python study/summarize.py"
     assert json.loads((STUDY / "summary.json").read_text(encoding="utf-8")) == summarize.summary()
+
+
+RESULTS = [*STUDY.glob("results/*.*.json"), *STUDY.parent.glob("results/compare*.json")]
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in RESULTS if not path.name.endswith(".judge.json")], ids=lambda p: p.name
+)
+def test_areas_and_costs_are_those_of_the_points_beside_them(path: Path) -> None:
+    results = json.loads(path.read_text(encoding="utf-8"))
+    scale = scale_of(results["frontier_x"]["name"])
+    points = {
+        line["label"]: {one["strength"]: Point(one["x"]["value"], one["y"]["value"]) for one in line["points"]}
+        for line in results["lines"]
+    }
+    reference = points[results["reference"]]
+    for line in results["lines"]:
+        own = list(points[line["label"]].values())
+        again = frontier_figures(own, list(reference.values()), reference[1], scale)
+        assert {name: line[name] for name in again} == again
+        assert line["area"] == pytest.approx(area_under(own, results["x_limit"], scale), abs=1e-12)
 
 
 def test_every_set_has_its_plot(summarize: ModuleType) -> None:

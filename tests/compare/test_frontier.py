@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
+from functools import partial
 
-from qadapter.compare.frontier import Point, area_under, best_within, cost_of, value_at
+import pytest
+import torch
+
+from qadapter.compare import frontier
+from qadapter.compare.frontier import Point
+from qadapter.compare.scale import LINEAR, SQUARE_ROOT, Scale, scale_of
+
+best_within, cost_of, area_under = (
+    partial(function, scale=LINEAR) for function in (frontier.best_within, frontier.cost_of, frontier.area_under)
+)
 
 RISING = [Point(0, 1), Point(2, 3), Point(6, 5)]
 # Falls after its peak, then comes up again past it: F is flat from x=1 to where the line is back at 4, at x=4.
@@ -13,20 +22,16 @@ DIP = [Point(0, 0), Point(1, 4), Point(3, 2), Point(5, 6)]
 
 def test_a_rising_line_is_its_own_frontier() -> None:
     assert best_within(RISING) == RISING
-    assert [value_at(RISING, x) for x in (0, 1, 2, 4, 6, 9)] == [1, 2, 3, 4, 5, 5]
-    assert value_at(RISING, -1) is None
 
 
 def test_a_dip_is_bridged_at_the_height_before_it() -> None:
     assert best_within(DIP) == [Point(0, 0), Point(1, 4), Point(4, 4), Point(5, 6)]
-    assert [value_at(DIP, x) for x in (0.5, 2, 3, 4, 4.5)] == [2, 4, 4, 4, 5]
 
 
 def test_a_plateau_is_crossed_to_its_end() -> None:
     """No straight line from where it begins: half of the forgetting bought nothing yet."""
     flat = [Point(0, 0), Point(1, 0), Point(5, 4)]
     assert best_within(flat) == flat
-    assert [value_at(flat, x) for x in (1, 3)] == [0, 2]
     assert cost_of(flat, 2) == 3
     assert area_under(flat, 5) == pytest.approx(8 / 5)
     # The same where it is met again after a dip.
@@ -41,7 +46,7 @@ def test_the_order_of_the_points_does_not_matter_and_the_best_of_equal_x_counts(
 
 def test_no_hull_is_taken() -> None:
     """A concave hull would give 1 at x=1."""
-    assert value_at([Point(0, 0), Point(1, 0.2), Point(2, 2)], 1) == 0.2
+    assert cost_of([Point(0, 0), Point(1, 0.2), Point(2, 2)], 1) == pytest.approx(1 + 0.8 / 1.8)
 
 
 def test_the_cost_of_a_behaviour() -> None:
@@ -82,3 +87,30 @@ def test_what_makes_no_sense() -> None:
         area_under(RISING, 0)
     with pytest.raises(ValueError, match="needs points"):
         best_within([])
+
+
+def test_on_the_scale_of_the_square_root() -> None:
+    points = [Point(0, 0), Point(4, 2), Point(9, 3)]
+    assert [frontier.cost_of(points, y, SQUARE_ROOT) for y in (0, 1, 2, 2.5, 3, 4)] == [0, 1, 4, 6.25, 9, None]
+    assert frontier.best_within(points, SQUARE_ROOT) == [Point(0, 0), Point(2, 2), Point(3, 3)]
+    # Even budgets of √x: a triangle up to 2, the same line up to 3, then flat at 3.
+    assert frontier.area_under(points, 4, SQUARE_ROOT) == pytest.approx(1)
+    assert frontier.area_under(points, 16, SQUARE_ROOT) == pytest.approx((9 / 2 + 3) / 4)
+    assert frontier.cost_of([Point(0, 0), Point(-1, 2)], 2, SQUARE_ROOT) == 0
+
+
+@pytest.mark.parametrize(("scale", "factor"), [(SQUARE_ROOT, 1.0), (LINEAR, 2.0)], ids=["root", "linear"])
+def test_what_half_a_dial_costs_is_read_off_the_whole_on_the_scale_of_kl(scale: Scale, factor: float) -> None:
+    """A counter-example to the straight line in KL: policies on real dials, as steep as trained ones are."""
+    z0, delta = torch.randn(2, 500, 64, generator=torch.Generator().manual_seed(0)).double()
+
+    def kl(strength: float) -> float:
+        logp, base = (torch.log_softmax(z, -1) for z in (z0 + strength * 0.5 * delta, z0))
+        return float((base.exp() * (base - logp)).sum(-1).mean())
+
+    read = frontier.cost_of([Point(0, 0), Point(kl(1), 1)], 0.5, scale)
+    assert read == pytest.approx(factor * kl(0.5), rel=0.1)
+
+
+def test_the_scale_is_that_of_the_axis() -> None:
+    assert (scale_of("kl_to_base"), scale_of("tasks")) == (SQUARE_ROOT, LINEAR)

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..evaluate.plots import BASE, TRAINED, subplots, svg
+from .scale import SQUARE_ROOT, scale_of
 
 # Readable on light and dark ground. Lines of Q-Adapter take the first, the others the rest in turn.
 _OTHERS = ("#3f80d8", "#2c9c72", "#9a63e0", "#b8901c", "#d23f77", "#5d8a99", "#8c5a3c")
@@ -46,6 +49,10 @@ def _draw(results: dict[str, Any]) -> Any:
     axis.annotate(
         "base", (0.0, base["y"]["value"]), xytext=(6, -10), textcoords="offset points", fontsize=7, color=BASE
     )
+    scale = scale_of(results["frontier_x"]["name"])
+    if scale is SQUARE_ROOT:
+        # Where the lines between the points are straight: they are what areas and equal behaviour are read off.
+        axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda u: np.sign(u) * u**2))
     axis.set_xlabel(f"forgetting: {results['frontier_x']['label']}", fontsize=8)
     axis.set_ylabel(textwrap.fill(f"behaviour: {results['frontier_y']['label']}", _LABEL_WIDTH), fontsize=8)
     legend = axis.legend(fontsize=8, frameon=False, loc="best")

@@ -79,7 +79,8 @@ def _frontier_table(results: dict[str, Any]) -> Table:
     return Table(
         "The frontier",
         f"Area: the mean gain of behaviour over all budgets of forgetting up to {limit:.4f}, where a budget buys the "
-        "best behaviour on the line at or left of it. Then the least forgetting at which a share of the gain that "
+        "best behaviour on the line at or left of it, and budgets are spread as on the axis of the plot. Then the "
+        "least forgetting at which a share of the gain that "
         f"{reference} has at strength 1 is reached; and that forgetting at the whole gain, divided by {reference}'s "
         "own: as trained, and with its dial (where the gain is not reached, at the highest behaviour that is).",
         ["method", "area", *(f"forgetting at {share:.0%} of the gain" for share in shares),

@@ -10,13 +10,14 @@ from typing import Any
 from ..evaluate import Interval
 from ..evaluate.judges.cost import Cost
 from .axes import axis_label, behaviour, forgetting, gained
-from .frontier import Point, area_under, cost_of
+from .frontier import Point, area_under
+from .frontier_figures import frontier_figures
 from .interval import over_prompts_and_seeds
 from .methods import Line
 from .plan import Plan
 from .running import CandidateResult, Comparison, LineResult
+from .scale import scale_of
 
-_SHARES = (0.5, 0.75, 1.0)
 _Record = dict[str, Any]
 
 
@@ -38,8 +39,7 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         judging                 judge → what its server was asked for all finished measurements (see `Cost`)
         facts                   what the comparison was made with
 
-        equal_behaviour: {share of the reference's gain at strength 1, behaviour, x}: the least forgetting at which the
-        line reaches that behaviour; null where it does not. at_reference: see `_at_reference`.
+        For equal_behaviour and at_reference see `frontier_figures`.
     """
     arguments = plan.arguments
     by_label = {result.line.label: result for result in comparison.lines}
@@ -57,7 +57,9 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         "lines": [
             {
                 **_line(plan, comparison.base, result, limit),
-                **_beside_reference(points[label], points[plan.reference.label], trained),
+                **frontier_figures(
+                    points[label], points[plan.reference.label], trained, scale_of(arguments.frontier_x)
+                ),
                 "cost": _cost(result),
             }
             for label, result in by_label.items()
@@ -75,6 +77,7 @@ def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[s
         [start, *(_point(plan, base, records[number]) for records in result.records.values())]
         for number in range(len(plan.arguments.seeds))
     ]
+    scale = scale_of(plan.arguments.frontier_x)
     mean = _mean_points(plan, base, result)
     return {
         "label": result.line.label,
@@ -89,8 +92,8 @@ def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[s
             for strength, records in sorted([(0.0, [base]), *result.records.items()])
         ],
         # Nothing was forgotten by the reference: there is no budget to take an area over.
-        "area": area_under(mean, limit) if limit > 0 else None,
-        "area_by_seed": [area_under(one, limit) for one in per_seed] if limit > 0 else None,
+        "area": area_under(mean, limit, scale) if limit > 0 else None,
+        "area_by_seed": [area_under(one, limit, scale) for one in per_seed] if limit > 0 else None,
     }
 
 
@@ -140,47 +143,6 @@ def _mean_points(plan: Plan, base: _Record, result: LineResult) -> list[Point]:
 def _trained(points: Sequence[Point], result: LineResult) -> Point:
     """The point of strength 1."""
     return points[1 + sorted(result.records).index(1.0)]
-
-
-def _beside_reference(points: Sequence[Point], reference: Sequence[Point], trained: Point) -> dict[str, Any]:
-    start = points[0].y
-    gain = trained.y - start
-    levels = [{"share": share, "behaviour": start + share * gain} for share in _SHARES] if gain > 0 else []
-    return {
-        "equal_behaviour": [{**level, "x": cost_of(points, level["behaviour"])} for level in levels],
-        "at_reference": _at_reference(points, reference, trained) if gain > 0 else None,
-    }
-
-
-def _at_reference(points: Sequence[Point], reference: Sequence[Point], trained: Point) -> dict[str, Any] | None:
-    """Forgetting at equal behaviour, against the reference as it was trained, and against it with the dial.
-
-    Where the line does not reach the reference's behaviour at strength 1 (`reached` false), the two are compared at the
-    highest behaviour that the line does reach.
-
-    Returns:
-        behaviour, reached, x, reference_x (at strength 1), reference_x_dialled (the least at which the reference has
-        that behaviour), ratio = x / reference_x, ratio_dialled. The ratios compare at equal behaviour alone, so
-        reference_x and ratio are null where it is not reached. None where the line never gains anything.
-    """
-    reached = cost_of(points, trained.y) is not None
-    level = trained.y if reached else max(point.y for point in points)
-    if level <= points[0].y:
-        return None
-    x, dialled = cost_of(points, level), cost_of(reference, level)
-    return {
-        "behaviour": level,
-        "reached": reached,
-        "x": x,
-        "reference_x": trained.x if reached else None,
-        "reference_x_dialled": dialled,
-        "ratio": _ratio(x, trained.x) if reached else None,
-        "ratio_dialled": _ratio(x, dialled),
-    }
-
-
-def _ratio(ours: float | None, theirs: float | None) -> float | None:
-    return None if ours is None or theirs is None or theirs <= 0 else ours / theirs
 
 
 def _figures(records: Sequence[_Record], base: _Record) -> dict[str, Any]:
