@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,14 @@ def default_beside(line: Results, results: Results, default: list[Point]) -> Res
     }
 
 
+def behaviour_and_length(parts: Sequence[Results]) -> float:
+    """The correlation of behaviour with the mean tokens of the answers, over all points that were measured."""
+    points = [point for part in parts for line in part["lines"] for point in line["points"] if point["strength"] > 0]
+    return statistics.correlation(
+        [point["y"]["value"] for point in points], [point["figures"]["answers.mean_tokens"] for point in points]
+    )
+
+
 def gains(line: Results, results: Results) -> list[Point]:
     """The points of a line with the behaviour gained over the base."""
     return [Point(one["x"]["value"], one["y"]["value"] - base_behaviour(results)) for one in line["points"]]
@@ -150,6 +160,7 @@ def figures(line: Results, results: Results) -> Results:
         "behaviour_gain_interval": [point["gain"]["low"], point["gain"]["high"]],
         "pair_accuracy": point["figures"]["preference.accuracy"],
         "answers_repeating": point["figures"]["answers.repeating"],
+        "answers_tokens": point["figures"]["answers.mean_tokens"],
         "kl_to_base": point["x"]["value"],
         "kl_to_base_documents": point["figures"]["retention.kl.document"],
         "retention_change": None if drop is None else -drop["value"],
@@ -184,6 +195,8 @@ def summary() -> Results:
             "pairs": parts[0]["facts"]["pairs per run"],
             "behaviour": parts[0]["frontier_y"]["label"],
             "base_answers_repeating": parts[0]["base"]["answers.repeating"],
+            "base_answers_tokens": parts[0]["base"]["answers.mean_tokens"],
+            "behaviour_correlates_with_tokens": behaviour_and_length(parts),
             "judge": json.loads((RESULTS / f"{name}.judge.json").read_text(encoding="utf-8")),
             "methods": lines,
         }

@@ -51,6 +51,7 @@ def methods_part(of: Results) -> str:
                 label,
                 gained(one),
                 f"{one['answers_repeating']:.0%}",
+                number(one["answers_tokens"], ".0f"),
                 number(one["pair_accuracy"], ".2f"),
                 number(one["kl_to_base"], ".4f"),
                 number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
@@ -63,15 +64,17 @@ def methods_part(of: Results) -> str:
             ]
             for label, one in found["methods"].items()
         ]
-        head = ["method", "behaviour gained", "answers in a loop", "pair accuracy", "KL to the base", "KL ÷ DPO's",
-                "÷ any DPO's at 1", "÷ any DPO's at most", "the same on documents", "default's KL ÷ its",
+        head = ["method", "behaviour gained", "answers in a loop", "tokens", "pair accuracy", "KL to the base",
+                "KL ÷ DPO's", "÷ any DPO's at 1", "÷ any DPO's at most", "the same on documents", "default's KL ÷ its",
                 "at worst on its dial", "benchmarks, points"]  # fmt: skip
         parts += [
             f"### {NAMES[name]}",
             f"{found['pairs']} pairs. The judge ranks {found['judge']['accuracy']:.0%} of the held-out pairs as their "
             f"labels do; to their chosen responses it gives {found['judge']['chosen']:.2f}, to the rejected "
-            f"{found['judge']['rejected']:.2f}. Of the base's answers {found['base_answers_repeating']:.0%} end "
-            "in a loop.",
+            f"{found['judge']['rejected']:.2f}, to \"I'm sorry, I can't help with that.\" "
+            f"{found['judge']['refusal']:.2f}. Of the base's answers {found['base_answers_repeating']:.0%} end in a "
+            f"loop; they have {found['base_answers_tokens']:.0f} tokens on average. Over all points of the dials, "
+            f"behaviour and the tokens of the answers correlate at {found['behaviour_correlates_with_tokens']:+.2f}.",
             table(head, rows),
             f"![Frontier: behaviour against forgetting on {NAMES[name]}](study/{name}.png)",
         ]

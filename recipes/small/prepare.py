@@ -18,7 +18,7 @@ Writes to OUT:
     train.jsonl     pairs that the methods learn from
     heldout.jsonl   pairs of other prompts; the methods are measured on them, and their prompts are answered afresh
     judge_pairs.jsonl, style_judge.py   the judge of those answers, and the pairs of yet other prompts that it knows
-    judge.json      its accuracy on the held-out pairs
+    judge.json      its accuracy on the held-out pairs, and what it gives to a refusal that answers nothing
     hellaswag.jsonl, ... the first questions of each benchmark; wikitext.jsonl, plain text
 
 Every prompt is in one part alone. Pairs to train and to measure on whose prompt has more than 96 tokens are left out,
@@ -168,6 +168,10 @@ def documents(rows: list[dict[str, Any]]) -> list[dict[str, str]]:
     return [{"text": article[:4000]} for article in articles[:DOCUMENTS]]
 
 
+# Whatever is asked: a judge of style that likes it cannot tell whether a model has learned more than to say so.
+REFUSAL = "I'm sorry, I can't help with that."
+
+
 def fit_judge(out: Path) -> None:
     """Put the judge where the comparison finds it, and measure it."""
     # A comparison knows a checker by its source: the pairs that this one reads must show in it.
@@ -182,6 +186,7 @@ def fit_judge(out: Path) -> None:
         "accuracy": statistics.fmean(wins),
         "chosen": statistics.fmean(chosen),
         "rejected": statistics.fmean(rejected),
+        "refusal": judge(REFUSAL),
         "pairs": len(wins),
         "fitted_on_pairs": len(read(out / "judge_pairs.jsonl")),
     }

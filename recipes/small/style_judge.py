@@ -1,8 +1,8 @@
 """A judge of fresh answers for the small comparisons: which words and letters does the preference like?
 
 Logistic regression (Bradley-Terry) on the difference of the n-gram frequencies of chosen and rejected responses; it
-takes a second. It reads the first 300 characters alone, about what the comparison lets an answer have, so that length
-says little.
+takes a second. It reads the first 300 characters alone, about what the comparison lets an answer have. Length still
+counts: where the chosen responses are the shorter ones, a short answer gets more, whatever it says.
 
 As a checker: `style_judge:score`, in a folder with `judge_pairs.jsonl`.
 """
