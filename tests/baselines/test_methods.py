@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from conftest import two_logits
+from transformers import PreTrainedModel
 
 from qadapter import QAdapterForCausalLM, load_tokenizer
-from qadapter.baselines import METHODS, TrainingJob, method_of, run_job
+from qadapter.baselines import METHODS, TrainingJob, method_of, policy, run_job
 from qadapter.baselines import method as method_module
 from qadapter.errors import DataError
 
@@ -102,3 +105,28 @@ def test_anchors_are_sampled_once_for_all_runs(make_job: Callable[..., TrainingJ
         assert facts.pairs == 10
         assert set(facts.seconds) == {"anchors", "training"}
     assert len(list(tmp_path.glob("anchors-*"))) == 1
+
+
+@pytest.mark.parametrize(("name", "own"), [("replay", {}), ("qadapter", {"anchors": 4, "anchor_coef": 1.0})])
+def test_what_prepared_the_training_is_gone_when_its_model_is_loaded(
+    name: str, own: dict[str, Any], make_job: Callable[..., TrainingJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Patched layers are in cycles, which may lie there for as long as the training takes."""
+    load, found = policy.load_base, []
+
+    def models() -> int:
+        return sum(issubclass(type(one), PreTrainedModel) for one in gc.get_objects())
+
+    def count(*args: Any, **kwargs: Any) -> Any:
+        found.append(models() - before)
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(policy, "load_base", count)
+    gc.collect()
+    before = models()
+    gc.disable()
+    try:
+        run_job(make_job(name, QUICK[name] | own, max_length=64))
+    finally:
+        gc.enable()
+    assert found == [0, 0], "before the model that samples, and before the one that is trained"

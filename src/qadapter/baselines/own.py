@@ -15,6 +15,7 @@ from ..data import Anchor, read_anchors, write_anchors
 from ..model import QConstants
 from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, sample_anchors
 from ..train.arguments import check_anchors
+from ..train.memory import release_memory
 from .arguments import CommonArguments
 from .content import content_of
 from .method import Hyperparameter, Method, Run, Trained, optimization, trained_parameters
@@ -61,6 +62,8 @@ def _anchors(run: Run, count: int | None) -> tuple[list[Anchor], dict[str, float
         folder.mkdir()
         write_anchors(folder / _ANCHORS, anchors)
         (folder / _SECONDS).write_text(json.dumps(time.monotonic() - started), encoding="utf-8")
+        del model  # it lies in a cycle, and the training loads another one
+        release_memory()
 
     folder = made_once(run.shared_dir / f"anchors-{digest_of(inputs)}", make)
     seconds = json.loads((folder / _SECONDS).read_text(encoding="utf-8"))

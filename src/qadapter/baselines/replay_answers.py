@@ -16,6 +16,7 @@ from ..data.pairs import BadRow
 from ..data.reading import read_rows
 from ..errors import DataError
 from ..generate import answer_prompts, chat_input
+from ..train.memory import release_memory
 from .content import content_of
 from .method import Hyperparameter, Run
 from .policy import base_policy
@@ -65,6 +66,8 @@ def replay_answers(run: Run, count: int) -> tuple[list[ReplayAnswer], float]:
 
     def make(path: Path) -> None:
         path.write_text(json.dumps(_generate(run, asked)), encoding="utf-8")
+        # The model lies in a cycle, and the training loads another one.
+        release_memory()
 
     path = made_once(run.shared_dir / f"replay-{digest_of(inputs)}.json", make)
     kept = json.loads(path.read_text(encoding="utf-8"))
