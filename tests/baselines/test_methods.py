@@ -97,6 +97,27 @@ def test_a_pair_that_is_skipped_is_skipped_by_every_method(
         run_job(make_job(name, QUICK[name], train_file=str(pairs)))
 
 
+def test_the_peak_on_a_gpu_is_the_jobs_own(
+    make_job: Callable[..., TrainingJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the process held on the GPU before is none of the job's cost. (A counter stands in for a GPU.)"""
+    method, peak = method_of("sft"), [9_000]
+
+    def train(run: method_module.Run) -> method_module.Trained:
+        trained = method.train(run)
+        peak.append(max(peak.pop(), 5_000))
+        # Training itself is on the CPU here.
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        return trained
+
+    monkeypatch.setitem(METHODS, "sft", method_module.Method(method.meaning, train, method.hyperparameters))
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: peak.__setitem__(0, 0))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: peak[0])
+    facts = run_job(make_job("sft", QUICK["sft"]))
+    assert (facts.peak_memory_bytes, facts.peak_memory_of) == (5_000, "tensors on the GPU")
+
+
 def test_anchors_are_sampled_once_for_all_runs(make_job: Callable[..., TrainingJob], tmp_path: Path) -> None:
     for learning_rate in (0.01, 0.02):
         hyperparameters = {"learning_rate": learning_rate, "anchors": 4, "anchor_coef": 1.0}

@@ -70,7 +70,10 @@ class _Warnings(logging.Handler):
 
 
 def run_job(job: TrainingJob) -> TrainingFacts:
-    """Train, save, and say what it cost. The peak of a process includes all that it did before.
+    """Train, save, and say what it cost.
+
+    The peak counts from here on a GPU, what its tensors hold already included; that of a process includes all that it
+    did before.
 
     Raises:
         QAdapterError: a method, data or a model that cannot be used.
@@ -79,6 +82,9 @@ def run_job(job: TrainingJob) -> TrainingFacts:
     hyperparameters = check_job(job.method, job.hyperparameters, job.common)
     tokenizer = load_base_tokenizer(job.common.model, revision=job.common.revision)
     common = job.common
+    if torch.cuda.is_initialized():
+        # Without tensors so far there is no peak to forget.
+        torch.cuda.reset_peak_memory_stats()
     pairs = training_pairs(common, label_noise=job.label_noise, seed=job.seed)
     warnings, package = _Warnings(), logging.getLogger("qadapter")
     package.addHandler(warnings)
