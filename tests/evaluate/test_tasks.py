@@ -88,6 +88,20 @@ def test_each_schema_gives_the_question_of_lm_evals_own_task(name: str, tmp_path
         assert task.doc_to_choice(doc) == asked[1]
 
 
+@pytest.mark.parametrize("last", ["he", "the man from Paris [step] sits", ""])
+def test_a_hellaswag_row_in_two_parts_is_asked_as_by_lm_eval(last: str, tmp_path: Path) -> None:
+    from datasets import Dataset
+    from lm_eval.tasks.hellaswag.utils import process_docs
+
+    first = "A man is sitting on a roof. [title] More"
+    row = {**ROWS["hellaswag"], "ctx_a": first, "ctx_b": last, "ctx": f"{first} {last}"}
+    (loaded,) = load_tasks([write(tmp_path / "mine.jsonl", [row])])
+    theirs, ours = process_docs(Dataset.from_list([row]))[0], loaded.task.task_docs[0]
+    assert {name: ours[name] for name in ("query", "choices", "gold")} == {
+        name: theirs[name] for name in ("query", "choices", "gold")
+    }
+
+
 def test_a_generated_answer_is_read_as_gsm8k_reads_it(tmp_path: Path) -> None:
     (loaded,) = load_tasks([write(tmp_path / "mine.jsonl", [ROWS["gsm8k"]])])
     doc = loaded.task.task_docs[0]
@@ -113,6 +127,7 @@ def test_a_generated_answer_is_read_as_gsm8k_reads_it(tmp_path: Path) -> None:
         ([{**ROWS["arc"], "choices": {"text": ["a"], "label": ["A"]}}], "at least 2"),
         ([{**ROWS["mmlu"], "choices": ["a"]}], "2 to 26 texts"),
         ([{**ROWS["hellaswag"], "label": "x"}], "label must be 0 to 3"),
+        ([{**ROWS["hellaswag"], "ctx_a": "wb", "ctx_b": 3}], "ctx_a and ctx_b must be texts, got 'wb' and 3"),
     ],
     ids=lambda value: str(value)[:30],
 )

@@ -3,16 +3,17 @@
 | fields of a row | as lm-eval's task | question and choices | headline metric |
 |---|---|---|---|
 | question, choices {text, label}, answerKey | arc_easy, arc_challenge | text of each choice | acc_norm |
-| ctx, endings, label (and activity_label) | hellaswag | each ending | acc_norm |
+| ctx, endings, label (and activity_label, ctx_a, ctx_b) | hellaswag | each ending | acc_norm |
 | goal, sol1, sol2, label | piqa | both solutions | acc_norm |
 | context, continuation | lambada_openai | is the continuation the greedy one? | acc (and perplexity) |
 | question, choices (list), answer (index) | mmlu | the letter of each choice | acc |
 | question, answer with "#### number" | gsm8k | generated, the last number counts | exact_match |
 
 `acc_norm` divides the log-probability of a choice by its length in characters. HellaSwag's markup is cleaned and its
-choices are laid out as lm-eval does, but `ctx` is taken as it is: where a file has no ctx_a and ctx_b, the beginning of
-the last sentence is not capitalised. Solved examples (`num_fewshot`) are drawn from the file itself, never the question
-that is asked. Fields that the table does not name are ignored.
+choices are laid out as lm-eval does: from ctx_a and ctx_b where a row has both. Where it has `ctx` alone, that is taken
+as it is, and the beginning of the last sentence, where ctx_b would begin, is not capitalised. Solved examples
+(`num_fewshot`) are drawn from the file itself, never the question that is asked. Fields that the table does
+not name are ignored.
 
 IFEval ({prompt, instruction_id_list, kwargs}) needs packages and data that lm-eval does not bring: use the task
 `ifeval`. Plain text ({text}) is no task: it goes to perplexity.
@@ -121,7 +122,17 @@ def _hellaswag(row: Row) -> Row:
     activity = f"{row['activity_label']}: " if row.get("activity_label") else ""
     choices = [_without_markup(ending) for ending in row["endings"]]
     gold = _index(row, "label", len(choices))
-    return {"query": _without_markup(activity + _text(row, "ctx")), "choices": choices, "gold": gold}
+    return {"query": _without_markup(activity + _hellaswag_context(row)), "choices": choices, "gold": gold}
+
+
+def _hellaswag_context(row: Row) -> str:
+    whole, begun, going_on = _text(row, "ctx"), row.get("ctx_a"), row.get("ctx_b")
+    if begun is None or going_on is None:
+        return whole
+    if not isinstance(begun, str) or not isinstance(going_on, str):
+        raise _BadQuestion(f"ctx_a and ctx_b must be texts, got {begun!r} and {going_on!r}")
+    # As lm-eval does it, which also lowers the case of the rest. An empty ctx_b is usual.
+    return f"{begun} {going_on.capitalize()}"
 
 
 def _piqa(row: Row) -> Row:
