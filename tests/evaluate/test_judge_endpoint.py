@@ -442,6 +442,8 @@ def test_a_redirect_is_not_followed(server: JudgeServer, tmp_path: Path) -> None
         *[("model-a", "a"), ("Model-B.", "b"), (" **model-a**\n", "a"), ("`model b`", "b"), ("(a)", "a"), ("B", "b")],
         *[("Output (b)", "b"), ("tie", "tie"), ('"Tie"', "tie"), ("<think>model-a? no</think>\n\nmodel-b", "b")],
         *[("model-a is better", None), ("model-a or model-b", None), ("model-c", None), ("", None), ("neither", None)],
+        *[("Terse.\n</think>\n\nmodel-a", "a"), ("<think>1</think> <think>2</think> tie", "tie")],
+        *[("model-a\n</think>\n", None), ("</think> model-a is better", None), ("</think>model-a <think>", None)],
         *[("<think>model-a", None), ("a tie", None), ("Best: model-a", None), ("model-a\nmodel-b", None)],
     ],
 )

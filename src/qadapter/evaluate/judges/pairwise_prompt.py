@@ -13,7 +13,7 @@ from typing import Literal
 
 Choice = Literal["a", "b", "tie"]
 
-# Part of the key of cached judgments: raise it whenever a text or the reading of replies changes.
+# Part of the key of cached judgments: raise it whenever a text changes, or a reply that was read is read otherwise.
 TEMPLATE_VERSION = 1
 
 _SYSTEM = (
@@ -44,7 +44,6 @@ better. Write nothing else: no reasons, no quotation marks.
 """
 REMINDER = "Reply with one of these three and nothing else: model-a, model-b, tie. Which model gave the better output?"
 
-_THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _CHOICE = re.compile(r"(?:(?:model|output)[ _-]?)?\(?([ab])\)?|(tie)")
 
 
@@ -71,10 +70,11 @@ def pairwise_messages(prompt: list[dict[str, str]], output_a: str, output_b: str
 def read_choice(reply: str) -> Choice | None:
     """The model that a reply names; None where it is anything else than a name.
 
-    Case, quotation marks, emphasis, a full stop and thoughts in <think> tags before the name do not matter. A name
-    inside a sentence is not read: which of the names in it was meant would be a guess.
+    Case, quotation marks, emphasis, a full stop and thoughts up to a </think> before the name do not matter; the
+    <think> may be missing, as some chat templates end the prompt with it. A name inside a sentence or in thoughts
+    without an end is not read: which of the names in it was meant would be a guess.
     """
-    name = _THOUGHTS.sub("", reply).strip(" \t\r\n\"'`*_.").lower()
+    name = reply.rpartition("</think>")[2].strip(" \t\r\n\"'`*_.").lower()
     found = _CHOICE.fullmatch(name)
     if found is None:
         return None
