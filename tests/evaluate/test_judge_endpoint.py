@@ -185,6 +185,25 @@ def test_a_refusal_is_no_choice(server: JudgeServer, tmp_path: Path, refusal: An
 
 
 @pytest.mark.parametrize(
+    ("request_fields", "limit"),
+    [
+        ({}, "max_tokens 64"),
+        ({"max_tokens": None, "max_completion_tokens": 9}, "max_completion_tokens 9"),
+        ({"max_tokens": None}, "a limit of the server"),
+    ],
+)
+def test_a_reply_that_was_cut_off_names_the_setting(
+    server: JudgeServer, tmp_path: Path, request_fields: dict[str, Any], limit: str
+) -> None:
+    """A judge that thinks first needs more than a name takes."""
+    cut = '{"choices": [{"message": {"content": "<think>Both are"}, "finish_reason": "length"}]}'
+    server.respond = lambda body: (200, {}, cut)
+    (verdict,) = ask(judge_of(server, tmp_path, request=request_fields), ("one", "two"))
+    where = f"cut off at {limit} (raise it with judge_request)"
+    assert verdict.note == f"no choice in 3 replies, the last, {where}: <think>Both are"
+
+
+@pytest.mark.parametrize(
     "trouble",
     [
         error(429),

@@ -29,6 +29,8 @@ class Reply(NamedTuple):
     """What the model wrote; empty where it wrote nothing."""
     refused: bool
     """Whether the server marks the reply as a refusal or as filtered."""
+    cut: bool
+    """Whether it ended at a limit of tokens."""
 
 
 class RequestFailedError(Exception):
@@ -127,8 +129,8 @@ class ChatClient:
             cost.completion_tokens += completion_tokens
         else:
             cost.without_usage += 1
-        refused = bool(refusal) or choice.get("finish_reason") == "content_filter"
-        return Reply(refusal or content or "", refused)
+        ended = choice.get("finish_reason")
+        return Reply(refusal or content or "", bool(refusal) or ended == "content_filter", ended == "length")
 
     def _check_setting(self, response: Response, words: str, body: Mapping[str, Any]) -> None:
         """Raise what every other request would meet as well."""

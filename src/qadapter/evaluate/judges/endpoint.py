@@ -191,7 +191,7 @@ class EndpointJudge:
         """The opinion; None where all was stopped before this question's turn."""
         if stopped.is_set():
             return None
-        cost, asked, words = Cost(), body, ""
+        cost, asked, words, where = Cost(), body, "", ""
         for attempt in range(_ASKED_AT_MOST):
             cost.asked_again += attempt > 0
             try:
@@ -205,9 +205,15 @@ class EndpointJudge:
             if choice is not None:
                 self._cache.put(key, choice, self.model)
                 return _Opinion(choice, "", cost)
-            words = self._client.shown(reply.text)
+            words, where = self._client.shown(reply.text), _limit(body) if reply.cut else ""
             asked = {**body, "messages": [*body["messages"], *_reminder(words)]}
-        return _Opinion(None, f"no choice in {_ASKED_AT_MOST} replies, the last: {words or 'empty'}", cost)
+        return _Opinion(None, f"no choice in {_ASKED_AT_MOST} replies, the last{where}: {words or 'empty'}", cost)
+
+
+def _limit(body: Mapping[str, Any]) -> str:
+    """Where a reply was cut off, and the way out."""
+    sent = [f"{name} {body[name]}" for name in ("max_tokens", "max_completion_tokens") if name in body]
+    return f", cut off at {' and '.join(sent) or 'a limit of the server'} (raise it with judge_request)"
 
 
 def _reminder(words: str) -> list[dict[str, str]]:
