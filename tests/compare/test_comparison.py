@@ -18,6 +18,7 @@ from qadapter import QAdapterForCausalLM, __version__
 from qadapter.baselines import TrainingJob, scaled_adapter
 from qadapter.cli.config import build
 from qadapter.compare import TYPES, compare_results, make_plan, results, run_comparison, running, write_reports
+from qadapter.compare.code_digest import code_digest
 from qadapter.compare.frontier import Point, area_under, cost_of
 from qadapter.compare.methods import lines_of
 from qadapter.compare.scale import SQUARE_ROOT
@@ -395,6 +396,31 @@ def test_the_versions_that_did_the_jobs(values: Values, pretended: list[Training
     file.write_text(file.read_text().replace(f'"qadapter_version": "{__version__}"', '"qadapter_version": "0.0.9"'))
     results, _ = compare(config)
     assert results["facts"]["qadapter"] == f"0.0.9, {__version__}"
+
+
+def test_the_code_that_did_the_jobs(values: Values, pretended: list[TrainingJob], tmp_path: Path) -> None:
+    config = values(methods={"DPO": {"method": "dpo"}})
+    results, said = compare(config)
+    assert results["facts"]["code"] == code_digest()
+    assert "mixed code" not in results["facts"]
+    assert not any(line.startswith("warning: these results") for line in said)
+    (trained,), (base,) = (
+        list(Path(config["output_dir"]).glob(f"jobs/{kind}-*.json")) for kind in ("train", "measure-base")
+    )
+    trained.write_text(json.dumps(json.loads(trained.read_text()) | {"code": "0123abcd"}))
+    base.write_text(json.dumps({name: value for name, value in json.loads(base.read_text()).items() if name != "code"}))
+    pretended.clear()
+    results, said = compare(config, report_only=True)
+    facts = results["facts"]
+    assert set(facts["code"].split(", ")) == {code_digest(), "0123abcd", "unknown"}
+    assert said[-1] == f"warning: {facts['mixed code']}"
+    assert f"mix jobs of 3 versions of qadapter's code ({facts['code']})" in facts["mixed code"]
+    assert "remove the folder jobs" in facts["mixed code"]
+    write_reports(results, tmp_path)
+    for name in ("report.html", "results.md"):
+        assert "mix jobs of 3 versions" in (tmp_path / name).read_text()
+    compare(config)
+    assert pretended == [], "an upgrade goes on with what is finished"
 
 
 def test_only_the_first_pairs_are_measured(values: Values, pretended: list[TrainingJob]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from .. import __version__
 from ..baselines.shared_file import digest_of
 from ..errors import QAdapterError
+from .code_digest import UNKNOWN_CODE, code_digest
 
 _LONGEST_NAME = 120
 
@@ -48,6 +49,8 @@ class Jobs:
         self.done = 0
         self.versions = set[str]()
         """Of qadapter, that did the jobs asked for so far."""
+        self.codes = set[str]()
+        """The digests of its sources."""
         self._seconds: dict[str, list[float]] = {}
         self._left: dict[str, int] = {}
 
@@ -75,10 +78,11 @@ class Jobs:
         made = finished is None
         if finished is None:
             started = time.monotonic()
-            finished = {"job": title, "qadapter_version": __version__, **make()}
+            finished = {"job": title, "qadapter_version": __version__, "code": code_digest(), **make()}
             finished["seconds"] = round(time.monotonic() - started, 2)
             self._write(name, finished)
         self.versions.add(finished["qadapter_version"])
+        self.codes.add(finished.get("code", UNKNOWN_CODE))
         self._seconds.setdefault(kind, []).append(finished["seconds"])
         note = f"{finished['seconds']:7.0f} s{self._time_left()}" if made else "   done before"
         self.say(f"[{self.done:>{len(str(self.total))}}/{self.total}] {title:<64}{note}")

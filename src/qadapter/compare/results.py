@@ -10,6 +10,7 @@ from typing import Any
 from ..evaluate import Interval
 from ..evaluate.judges.cost import Cost
 from .axes import axis_label, behaviour, forgetting, gained
+from .code_digest import mixed_code
 from .frontier import Point, area_under
 from .frontier_figures import frontier_figures
 from .interval import over_prompts_and_seeds
@@ -262,6 +263,8 @@ def _facts(plan: Plan, comparison: Comparison, judging: dict[str, dict[str, Any]
         "seeds": ", ".join(map(str, plan.arguments.seeds)),
         **{f"judge {name}": _in_words(cost) for name, cost in judging.items()},
         "qadapter": ", ".join(comparison.versions),
+        "code": ", ".join(comparison.codes),
+        **({} if (mixed := mixed_code(comparison.codes)) is None else {"mixed code": mixed}),
     }
 
 

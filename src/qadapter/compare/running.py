@@ -21,6 +21,7 @@ from ..model import QAdapterForCausalLM, load_base_tokenizer
 from ..model.artifact_folder import CONFIG_FILE
 from ..train.memory import release_memory
 from .axes import forgetting, gained
+from .code_digest import mixed_code
 from .decode_time import decode_time
 from .jobs import Jobs, jobs_folder
 from .methods import Line
@@ -55,6 +56,8 @@ class Comparison(NamedTuple):
     lines: list[LineResult]
     versions: list[str]
     """Of qadapter, that did the jobs; more than one where it was upgraded in between."""
+    codes: list[str]
+    """The same, as digests of the sources."""
 
 
 def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool = False) -> Comparison:
@@ -95,7 +98,10 @@ def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool 
             slow = [workshop.benchmarks(run, line, strength) for run in runs]
             records[strength] = [fast | more for fast, more in zip(records[strength], slow, strict=True)]
         lines.append(LineResult(line, candidates, best, records))
-    return Comparison(base, lines, sorted(workshop.jobs.versions))
+    codes = sorted(workshop.jobs.codes)
+    if (mixed := mixed_code(codes)) is not None:
+        say(f"warning: {mixed}")
+    return Comparison(base, lines, sorted(workshop.jobs.versions), codes)
 
 
 def best_candidate(candidates: list[CandidateResult], base: dict[str, Any], plan: Plan) -> int:
