@@ -10,6 +10,9 @@ from urllib.parse import urlsplit
 
 import httpx2 as httpx
 import pytest
+from pydantic import ValidationError
+
+from qadapter.serve.api.schema import ChatRequest, CompletionRequest
 
 CHAT = {"model": "one", "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3, "temperature": 0}
 TEXT = {"model": "one", "prompt": "Hi", "max_tokens": 3}
@@ -85,6 +88,35 @@ def test_chat(api: tuple[str, Any], change: dict[str, Any], status: int, param: 
 )
 def test_completions(api: tuple[str, Any], change: dict[str, Any], said: str) -> None:
     response = post(api, "completions", TEXT | change)
+    assert response.status_code == 400
+    assert said in response.json()["error"]["message"]
+
+
+MESSAGE = {"role": "user", "content": "x"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "change", "said"),
+    [
+        (ChatRequest, "chat/completions", {"messages": [0] * 5000}, "messages.0: input should be a valid dictionary"),
+        (ChatRequest, "chat/completions", {"messages": [{**MESSAGE, "content": [0] * 5000}]}, "messages.0.content"),
+        (ChatRequest, "chat/completions", {"stop": [0] * 5000}, "stop: list should have at most 4 items"),
+        (CompletionRequest, "completions", {"prompt": [1.5] * 3000}, "prompt: input should be a valid string, got ["),
+        (CompletionRequest, "completions", {"prompt": ["a"] * 3000 + [1]}, "prompt: input should be a valid string"),
+        (CompletionRequest, "completions", {"prompt": [1] * 5000 + [-1]}, "greater than or equal to 0, got -1"),
+        (CompletionRequest, "completions", {"prompt": [[]] * 4000}, "at least 1 item"),
+        (CompletionRequest, "completions", {"prompt": [[0.5] * 3000]}, "prompt"),
+    ],
+)
+def test_a_long_list_of_what_is_wrong_makes_few_errors(
+    api: tuple[str, Any], kind: type[ChatRequest | CompletionRequest], path: str, change: dict[str, Any], said: str
+) -> None:
+    """They are collected in the event loop, in which everybody else waits meanwhile."""
+    body = (CHAT if kind is ChatRequest else TEXT) | change
+    with pytest.raises(ValidationError) as caught:
+        kind.model_validate(body)
+    assert caught.value.error_count() <= 4
+    response = post(api, path, body)
     assert response.status_code == 400
     assert said in response.json()["error"]["message"]
 

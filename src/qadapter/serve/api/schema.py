@@ -47,6 +47,9 @@ IGNORED = frozenset(
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Dial = Annotated[Finite, Field(ge=0)]
 StopString = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+# Of a list the first entry that is wrong is enough to say what is: a body may hold half a million of them, and an error
+# for each, once per type that the list may have, would keep the event loop busy for many seconds.
+NotEmpty = Field(min_length=1, fail_fast=True)
 
 
 class Strict(BaseModel):
@@ -126,14 +129,14 @@ class Message(Strict):
     ignored = frozenset({"name", "refusal", "annotations"})
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | Annotated[list[TextPart], Field(min_length=1)]
+    content: str | Annotated[list[TextPart], NotEmpty]
 
     def text(self) -> str:
         """The content as one text."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-Messages = Annotated[list[Message], Field(min_length=1)]
+Messages = Annotated[list[Message], NotEmpty]
 
 
 class ChatRequest(GenerationFields):
@@ -149,7 +152,7 @@ class ChatRequest(GenerationFields):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
-TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+TokenIds = Annotated[list[Annotated[int, Field(ge=0)]], NotEmpty]
 
 
 class CompletionRequest(GenerationFields):
@@ -158,7 +161,7 @@ class CompletionRequest(GenerationFields):
     refused = _REFUSED_IN_COMPLETIONS
     ignored = IGNORED
 
-    prompt: str | TokenIds | Annotated[list[str], Field(min_length=1)] | Annotated[list[TokenIds], Field(min_length=1)]
+    prompt: str | TokenIds | Annotated[list[str], NotEmpty] | Annotated[list[TokenIds], NotEmpty]
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
 
 
