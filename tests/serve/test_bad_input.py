@@ -121,6 +121,23 @@ def test_a_long_list_of_what_is_wrong_makes_few_errors(
     assert said in response.json()["error"]["message"]
 
 
+def test_too_many_prompts_are_refused_before_any_is_tokenized(
+    api: tuple[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenized: list[str] = []
+    encode = api[1].encode
+
+    async def noting(prompt: str, param: str) -> list[int]:
+        tokenized.append(prompt)
+        return await encode(prompt, param)
+
+    monkeypatch.setattr(api[1], "encode", noting)
+    assert post(api, "completions", TEXT | {"prompt": ["a"] * 33}).status_code == 400
+    assert tokenized == []
+    assert post(api, "completions", TEXT | {"prompt": ["a", "b"]}).status_code == 200
+    assert tokenized == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "said"),
     [

@@ -40,9 +40,6 @@ async def begin(service: Service, body: CompletionRequest) -> Answer:
     """
     service.policy(body)  # before the work of tokenizing
     prompts = await _prompts(service, body)
-    if len(prompts) > service.engine.limits.max_queue:
-        most = service.engine.limits.max_queue
-        raise ApiError(400, f"prompt: at most {most} prompts here, got {len(prompts)}", param="prompt")
     rooms = [service.room(ids, body.max_tokens, _DEFAULT_MAX_TOKENS, "prompt") for ids in prompts]
     requests = [
         service.request(body, ids, room, body.logprobs, continues=True)
@@ -86,12 +83,19 @@ class CompletionAnswer(Answer):
 
 
 async def _prompts(service: Service, body: CompletionRequest) -> list[list[int]]:
-    """The tokens of each prompt; prompts may come as tokens."""
+    """The tokens of each prompt; prompts may come as tokens.
+
+    Raises:
+        ApiError: 400 for more prompts than the queue holds, before any is tokenized, or for a token that is none.
+    """
     given = body.prompt
     if isinstance(given, str):
         return [await service.encode(given, "prompt")]
     if isinstance(given[0], int):
         return [_checked_ids(service, given)]
+    most = service.engine.limits.max_queue
+    if len(given) > most:
+        raise ApiError(400, f"prompt: at most {most} prompts here, got {len(given)}", param="prompt")
     return [
         await service.encode(prompt, "prompt") if isinstance(prompt, str) else _checked_ids(service, prompt)
         for prompt in given
