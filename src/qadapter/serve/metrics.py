@@ -35,7 +35,7 @@ class Counter:
     def samples(self) -> list[str]:
         """Its lines."""
         with self._lock:
-            return [f"{self.name}{_labels(self.labels, values)} {value:g}" for values, value in self._values.items()]
+            return [f"{self.name}{_labels(self.labels, values)} {value}" for values, value in self._values.items()]
 
 
 class Gauge(Counter):
@@ -79,7 +79,7 @@ class Histogram:
             for bound, count in zip([*self.bounds, "+Inf"], self._counts, strict=True):
                 total += count
                 lines.append(f'{self.name}_bucket{{le="{bound}"}} {total}')
-            return [*lines, f"{self.name}_sum {self._sum:g}", f"{self.name}_count {total}"]
+            return [*lines, f"{self.name}_sum {self._sum}", f"{self.name}_count {total}"]
 
 
 Metric = Counter | Histogram
