@@ -105,6 +105,8 @@ def test_the_report_is_what_lies_in_the_folder(api: tuple[str, Any], artifacts: 
     nothing = httpx.get(url, params={"model": "two"}).json()
     assert (nothing["metrics"], nothing["evaluations"]) == ([], {})
     assert nothing["config"]["constants"]["alpha_0"] == 0.3
+    assert nothing["config"]["base"]["name_or_path"] == "base"
+    assert str(artifacts) not in json.dumps(nothing), "where the base lies on this machine is nobody's business"
     files = {"metrics.jsonl": '{"step": 1, "loss": NaN}\n{"step": 2, "loss": 0.5}\n{"step', "eval.json": '{"a": 1}'}
     try:
         for name, text in files.items():

@@ -13,6 +13,7 @@ from fastapi import Request as HttpRequest
 from ...core import ResidualQ
 from ...errors import ArtifactError
 from ...model.artifact_folder import read_config
+from ...model.model_card import public_name
 from ...train.callbacks import METRICS_FILE, metrics_lines
 from ..engine import FinishReason, RefusedError
 from ..engine.token_view import TokenView, Viewing
@@ -127,7 +128,7 @@ def training_report(directory: Path) -> dict[str, Any]:
     """What lies in an artifact's folder.
 
     Returns:
-        `config`: of the artifact; `metrics`: the lines of the training log; `evaluations`: by file name. Empty where
+        `config`: of the artifact, its base by the name alone; `metrics`: the lines of the training log; `evaluations`: by file name. Empty where
         a file is not there. A number that JSON does not have (a loss that was NaN) is null.
 
     Raises:
@@ -135,9 +136,11 @@ def training_report(directory: Path) -> dict[str, Any]:
     """
     log = directory / METRICS_FILE
     try:
+        config = read_config(directory)
+        base = {**config["base"], "name_or_path": public_name(config["base"]["name_or_path"])}
         lines = metrics_lines(log) if log.is_file() else []
         return {
-            "config": read_config(directory),
+            "config": {**config, "base": base},
             "metrics": [_loads(line) for line in lines],
             "evaluations": {
                 path.name: _loads(path.read_text(encoding="utf-8")) for path in sorted(directory.glob(_EVALUATIONS))
