@@ -117,6 +117,15 @@ def test_the_report_is_what_lies_in_the_folder(api: tuple[str, Any], artifacts: 
     finally:
         for name in files:
             (folder / name).unlink()
+    (folder / "eval.json").mkdir()
+    try:
+        unreadable = httpx.get(url, params={"model": "two"})
+        assert unreadable.status_code == 500
+        assert unreadable.json()["error"]["code"] == "unreadable_report"
+        assert "eval.json of the adapter's report cannot be read: Is a dir" in unreadable.json()["error"]["message"]
+        assert str(artifacts) not in unreadable.text
+    finally:
+        (folder / "eval.json").rmdir()
     assert httpx.get(url, params={"model": "base"}).status_code == 400
     assert httpx.get(url).json()["error"]["param"] == "model"
 

@@ -18,6 +18,7 @@ from served_model import make_engine, serving
 
 from qadapter.serve.adapters import ServedModel
 from qadapter.serve.api.app import create_app
+from qadapter.serve.api.completions import CompletionAnswer
 from qadapter.serve.api.gate import GateRules
 from qadapter.serve.api.service import Service, ServiceLimits
 
@@ -180,6 +181,38 @@ def test_cors_is_closed_unless_an_origin_is_named(served: ServedModel) -> None:
         assert allowed.status_code == 200
         assert allowed.headers["access-control-allow-origin"] == "https://page.example"
         assert httpx.options(f"{url}/v1/models", headers={**asks, "Origin": "https://x.example"}).status_code == 400
+
+
+def test_a_fault_is_counted_logged_and_readable_for_other_pages(
+    served: ServedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with server(served, cors=("https://page.example",)) as (url, _, _), httpx.Client(base_url=url) as client:
+
+        def fault(*_: Any) -> None:
+            raise ZeroDivisionError("a fault of a route")
+
+        monkeypatch.setattr(Service, "served_policy", fault)
+        failed = client.get("/v1/models/one", headers={"Origin": "https://page.example"})
+        assert failed.status_code == 500
+        assert failed.json()["error"]["code"] == "internal_error"
+        assert failed.headers["access-control-allow-origin"] == "https://page.example"
+        assert "a fault of a route" in caplog.text
+        assert 'qadapter_http_responses_total{status="500"} 1' in client.get("/metrics").text.splitlines()
+
+
+def test_a_fault_in_the_middle_of_an_answer_breaks_it_off(served: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that ended in good order would be taken for the whole answer."""
+    with server(served) as (url, _, engine):
+
+        def fault(*_: Any) -> None:
+            raise ZeroDivisionError("a fault of a stream")
+
+        monkeypatch.setattr(CompletionAnswer, "pieces", fault)
+        with pytest.raises(httpx.RemoteProtocolError):
+            httpx.post(f"{url}/v1/completions", json={**SHORT, "stream": True}, timeout=30)
+        until(lambda: engine.idle)
+        responses = [line for line in httpx.get(f"{url}/metrics").text.splitlines() if "http_responses_total{" in line]
+        assert responses == ['qadapter_http_responses_total{status="200"} 1'], "one answer, whose status had been sent"
 
 
 @pytest.mark.parametrize("log_prompts", [False, True])

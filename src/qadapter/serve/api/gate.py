@@ -1,5 +1,8 @@
 """What every request passes before it reaches a route: host, key, size of the body; and what is counted of it.
 
+A fault of a route ends here too. Starlette's own handler for those lies outside of everything: what it sends would not
+be counted, and pages of other origins could not read it.
+
 Plain ASGI: it sees bodies before they are parsed, and takes nothing from the routes' view of a client that hangs up.
 """
 
@@ -7,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -14,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..metrics import Counter
 from .errors import ApiError
+
+logger = logging.getLogger(__name__)
 
 # What a browser may fetch before it knows the key, and what says nothing about anybody.
 _OPEN_PATHS = ("/health", "/", "/static/")
@@ -37,7 +43,7 @@ class GateRules:
 
 
 class Gate:
-    """Refuses what may not enter; hands on the rest with the body in one piece.
+    """Refuses what may not enter; hands on the rest with the body in one piece, and answers 500 where that fails.
 
     Args:
         app: what is behind it.
@@ -53,11 +59,25 @@ class Gate:
             await self.app(scope, receive, send)
             return
 
+        begun = False
+
         async def counting(message: Message) -> None:
+            nonlocal begun
             if message["type"] == "http.response.start":
+                begun = True
                 self.counted.add(1, str(message["status"]))
             await send(message)
 
+        try:
+            await self._pass(scope, receive, counting)
+        except Exception:
+            if begun:
+                raise  # the server logs it, and breaks the connection: the client must not take the rest for all
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            failed = ApiError(500, "the server failed; its log says why.", code="internal_error")
+            await failed.response()(scope, receive, counting)
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         refused = self._refusal(scope)
         try:
             if refused is not None and any(name == b"expect" for name, _ in scope["headers"]):
@@ -66,16 +86,16 @@ class Gate:
             if refused is not None:
                 raise refused
         except ApiError as error:
-            await error.response()(scope, receive, counting)
+            await error.response()(scope, receive, send)
             return
         except TimeoutError:
             late = ApiError(
                 408, f"the body did not arrive within {self.rules.body_seconds:g} seconds.", code="slow_body"
             )
-            await (refused or late).response()(scope, receive, counting)
+            await (refused or late).response()(scope, receive, send)
             return
         if body is not None:
-            await self.app(scope, _first(body, receive), counting)
+            await self.app(scope, _first(body, receive), send)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
         """Why the headers do not let a request in; None where they do."""

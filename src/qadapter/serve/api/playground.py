@@ -128,11 +128,12 @@ def training_report(directory: Path) -> dict[str, Any]:
     """What lies in an artifact's folder.
 
     Returns:
-        `config`: of the artifact, its base by the name alone; `metrics`: the lines of the training log; `evaluations`: by file name. Empty where
-        a file is not there. A number that JSON does not have (a loss that was NaN) is null.
+        `config`: of the artifact, its base by the name alone; `metrics`: the lines of the training log;
+        `evaluations`: by file name. Empty where a file is not there. A number that JSON does not have (a loss that was
+        NaN) is null.
 
     Raises:
-        ApiError: 500 where a file is damaged.
+        ApiError: 500 where a file is damaged or cannot be read.
     """
     log = directory / METRICS_FILE
     try:
@@ -148,6 +149,10 @@ def training_report(directory: Path) -> dict[str, Any]:
         }
     except (ValueError, ArtifactError) as error:
         raise ApiError(500, f"a file of the adapter's report is damaged: {error}", code="damaged_report") from error
+    except OSError as error:
+        # Of its path the name alone: where the folder lies is nobody's business.
+        what = f"{Path(error.filename or directory).name} of the adapter's report cannot be read: {error.strerror}"
+        raise ApiError(500, what, code="unreadable_report") from error
 
 
 def _loads(text: str) -> Any:
