@@ -126,9 +126,9 @@ def answers(engine: Engine, requests: Sequence[Request], pause: float = 0.0) -> 
 @contextmanager
 def serving(app: Any, engine: Engine, grace: float = 5.0) -> Iterator[tuple[str, Any]]:
     """The app on a free port of loopback: its URL and the server."""
-    from qadapter.serve.api.server import GracefulServer, listen
+    from qadapter.serve.api.server import GracefulServer, bind
 
-    with listen("127.0.0.1", 0) as socket:
+    with bind("127.0.0.1", 0) as socket:
         server = GracefulServer(app, engine, grace)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]}, daemon=True)
         thread.start()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from qadapter.cli.main import main
 from qadapter.errors import ConfigError
 from qadapter.serve import adapters
 from qadapter.serve.adapters import ServedModel
+from qadapter.serve.api import server
 
 
 def test_it_serves_and_ends_on_sigterm(trained: Path) -> None:
@@ -71,6 +73,47 @@ def test_the_kernel_cache_is_bounded_unless_the_user_has_said_otherwise(monkeypa
         monkeypatch.setattr(serve.os, "environ", environment)
         serve.bound_kernel_cache()
         assert environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == bound
+
+
+def test_connections_are_refused_until_the_model_is_there(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks whether the port is open asks whether there is a server."""
+    parser = argparse.ArgumentParser()
+    serve.add_serving_flags(parser)
+    bound: list[tuple[str, int]] = []
+    bind, load = server.bind, serve.load
+
+    def remembering(host: str, port: int) -> socket.socket:
+        at = bind(host, port)
+        bound.append(at.getsockname())
+        return at
+
+    def asked_while_loading(args: argparse.Namespace) -> ServedModel:
+        served = load(args)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(bound[0], timeout=10)
+        return served
+
+    def asked_when_listening(url: str) -> None:
+        socket.create_connection(bound[0], timeout=10).close()
+        raise ConfigError(f"{url} took a connection")
+
+    monkeypatch.setattr(server, "bind", remembering)
+    monkeypatch.setattr(serve, "load", asked_while_loading)
+    with pytest.raises(ConfigError, match="took a connection"):
+        serve.run(parser.parse_args([str(trained), "--port", "0", "--dtype", "float32"]), asked_when_listening)
+
+
+def test_a_taken_port_shows_before_and_after_the_model_was_loaded() -> None:
+    host = "127.0.0.1"
+    with server.bind(host, 0) as early:
+        port = early.getsockname()[1]
+        with server.bind(host, port) as late:  # neither listens yet
+            server.listen(early)
+            with pytest.raises(ConfigError, match=f"cannot listen on {host}, port {port}: "):
+                server.listen(late)
+        with pytest.raises(ConfigError, match=f"cannot listen on {host}, port {port}: "):
+            server.bind(host, port)
+        socket.create_connection((host, port), timeout=10).close()
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,11 @@ def run(args: argparse.Namespace, when_listening: Callable[[str], None] | None =
     require_extra()
     bound_kernel_cache()
     rules = gate_rules(args.host, args.api_key_file)
-    from ..serve.api.server import listen
+    from ..serve.api.server import bind
     from .quiet import quiet_libraries
 
     quiet_libraries()
-    with listen(args.host, args.port) as socket:  # an address that is taken shows before the model is loaded
+    with bind(args.host, args.port) as socket:  # an address that is taken shows before the model is loaded
         served = load(args)
         _serve(args, served, rules, socket, when_listening)
     return 0
@@ -140,7 +140,7 @@ def _serve(
 ) -> None:
     from ..generate import stop_ids
     from ..serve.api.app import create_app
-    from ..serve.api.server import GracefulServer
+    from ..serve.api.server import GracefulServer, listen
     from ..serve.api.service import Service
     from ..serve.engine import Engine, EngineLimits
 
@@ -152,6 +152,7 @@ def _serve(
     )
     service = Service(served, engine, service_limits(args, served), log_prompts=args.log_prompts)
     app = create_app(service, rules, args.cors_origin)
+    listen(socket)
     host, port = socket.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving %s", ", ".join(served.policies))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import time
 from types import FrameType
@@ -16,8 +17,8 @@ from ..engine import Engine
 logger = logging.getLogger(__name__)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+def bind(host: str, port: int) -> socket.socket:
+    """A socket that has its address and does not listen yet: connections are refused, and nobody takes it for a server.
 
     Args:
         host: address or name.
@@ -27,10 +28,34 @@ def listen(host: str, port: int) -> socket.socket:
         ConfigError: the address is taken, or not of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family)
     try:
-        return socket.create_server((host, port), family=family)
+        if os.name == "posix":  # else the connections of a server that has just ended would keep its address
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:  # as in `socket.create_server`
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((host, port))
     except (OSError, OverflowError) as error:
-        raise ConfigError(f"cannot listen on {host}, port {port}: {error}", hint="choose another --port") from error
+        bound.close()
+        raise _cannot_listen(host, port, error) from error
+    return bound
+
+
+def listen(bound: socket.socket) -> None:
+    """Take connections, which wait for the server to start.
+
+    Raises:
+        ConfigError: another process, which bound the same address meanwhile, listens there.
+    """
+    try:
+        bound.listen()
+    except OSError as error:
+        host, port = bound.getsockname()[:2]
+        raise _cannot_listen(host, port, error) from error
+
+
+def _cannot_listen(host: str, port: int, error: Exception) -> ConfigError:
+    return ConfigError(f"cannot listen on {host}, port {port}: {error}", hint="choose another --port")
 
 
 class GracefulServer(uvicorn.Server):
