@@ -150,14 +150,24 @@ def test_what_outlasts_the_grace_is_told(served: ServedModel) -> None:
 
 def test_a_key_opens_the_api_and_nothing_less(served: ServedModel) -> None:
     with server(served, GateRules(api_key="secret")) as (url, _, _):
-        for headers in ({}, {"Authorization": "Bearer secre"}, {"Authorization": "Bearer secret2"}):
+        for headers in ({}, *({"Authorization": sent} for sent in ("Bearer secre", "Bearer secret2", "Basic secret"))):
             for path in ("v1/models", "metrics", "openapi.json", "v1/playground/report?model=one"):
                 response = httpx.get(f"{url}/{path}", headers=headers)
                 assert response.status_code == 401
                 assert response.json()["error"]["code"] == "invalid_api_key"
-        assert httpx.get(f"{url}/v1/models", headers={"Authorization": "Bearer secret"}).status_code == 200
+        for scheme in ("Bearer", "bearer", "BEARER"):  # HTTP does not tell them apart
+            assert httpx.get(f"{url}/v1/models", headers={"Authorization": f"{scheme} secret"}).status_code == 200
         assert httpx.get(f"{url}/health").status_code == 200
         assert httpx.get(f"{url}/").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/health"])
+def test_head_is_get_without_a_body(served: ServedModel, path: str) -> None:
+    with server(served) as (url, _, _):
+        got, head = httpx.get(url + path), httpx.head(url + path)
+        assert (head.status_code, head.content) == (200, b"")
+        for name in ("content-type", "content-length"):
+            assert head.headers[name] == got.headers[name]
 
 
 def test_on_loopback_other_names_are_refused(served: ServedModel) -> None:

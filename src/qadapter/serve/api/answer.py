@@ -42,7 +42,7 @@ class Answer(ABC):
         self.service, self.prompt_tokens, self.answering = service, prompt_tokens, answering
         self.choices = body.n or 1
         self._streamed = bool(body.stream)
-        self._with_usage = body.stream_options is not None and body.stream_options.include_usage
+        self._with_usage = body.stream_options is not None and bool(body.stream_options.include_usage)
         self._head = {
             "id": f"{self.id_prefix}-{uuid.uuid4().hex}",
             "created": int(time.time()),

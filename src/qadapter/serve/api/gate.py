@@ -109,8 +109,8 @@ class Gate:
         path = scope["path"]
         is_open = path in _OPEN_PATHS or path.startswith(_OPEN_PATHS[-1])
         if self.rules.api_key is not None and not is_open:
-            sent = headers.get(b"authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(sent.encode(), self.rules.api_key.encode()):
+            scheme, _, sent = headers.get(b"authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(sent.encode(), self.rules.api_key.encode()):
                 return ApiError(401, "send the server's key as Authorization: Bearer KEY.", code="invalid_api_key")
         length = headers.get(b"content-length", "0")
         if length.isdigit() and int(length) > self.rules.max_body:

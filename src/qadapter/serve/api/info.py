@@ -24,6 +24,7 @@ def info_router(service: Service, http_metrics: list[Metric]) -> APIRouter:
     async def model(name: str) -> dict[str, Any]:
         return _model(service, service.served_policy(name))
 
+    @router.head("/health", include_in_schema=False)
     @router.get("/health", summary="Whether requests are taken: 200, or 503 while shutting down")
     async def health() -> JSONResponse:
         engine = service.engine

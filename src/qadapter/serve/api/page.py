@@ -36,6 +36,7 @@ def install_page(app: FastAPI) -> None:
     """Serve the page at / and its files under /static."""
     files = PageFiles(directory=STATIC)
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
         return await files.get_response("index.html", request.scope)

@@ -81,7 +81,7 @@ class Strict(BaseModel):
 class StreamOptions(Strict):
     """What a stream has beside the answer."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
     include_obfuscation: bool | None = None
     """Accepted, and not done: it pads chunks and does not change the answer."""
 
