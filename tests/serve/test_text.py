@@ -6,7 +6,7 @@ import random
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from served_model import SPECIAL, byte_tokenizer
 from tokenizers import Tokenizer, decoders, models
@@ -21,15 +21,56 @@ from qadapter.serve.engine.stop_strings import StopStrings
 
 TOKENIZER = byte_tokenizer()
 END = TOKENIZER.convert_tokens_to_ids("<|im_end|>")
+# Bytes that are no character alone, and the three beginnings of one that has four.
+PARTS = [TOKENIZER("🙂", add_special_tokens=False)["input_ids"][:length] for length in (1, 2, 3)]
+PIECES = st.sampled_from([*PARTS, *PARTS, *TOKENIZER(list("aé🙂\ufffd"), add_special_tokens=False)["input_ids"], [END]])
 TEXTS = st.text(st.sampled_from("ab é√🙂\n"), max_size=12)
 
 
-@given(st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=24))
+@given(
+    st.lists(st.integers(0, len(TOKENIZER) - 1), max_size=24)
+    | st.lists(PIECES, min_size=8, max_size=40).map(lambda pieces: [token for piece in pieces for token in piece])
+)
+@example(PARTS[0] * 14 + [END] * 3 + TOKENIZER("🙂", add_special_tokens=False)["input_ids"][1:])
 def test_pieces_make_the_text_of_all_tokens(ids: list[int]) -> None:
-    """Of any tokens: bytes that make no character and special tokens too."""
+    """Of any tokens: bytes that make no character, long rows of them, and special tokens too."""
     detokenizer = Detokenizer(TOKENIZER)
     pieces = [detokenizer.push(token) for token in ids] + [detokenizer.flush()]
     assert "".join(pieces) == TOKENIZER.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+@pytest.mark.parametrize("repeated", [PARTS[0], PARTS[1], TOKENIZER("\ufffd", add_special_tokens=False)["input_ids"]])
+def test_what_never_becomes_a_character_is_shown_and_forgotten(repeated: list[int]) -> None:
+    """Else nothing would be streamed, and each further token would take longer than the one before."""
+    detokenizer = Detokenizer(TOKENIZER)
+    ids = repeated * 40
+    shown = "".join(detokenizer.push(token) for token in ids)
+    assert len(detokenizer.ids) < 40
+    assert 20 < len(shown) < 40
+    assert shown + detokenizer.flush() == TOKENIZER.decode(ids) == "\ufffd" * 40
+
+
+@given(st.lists(st.sampled_from([*"rrrss", *"\x82\xac\xe2\xf0\xff"]), max_size=40))
+@example(["\xe2", *["r"] * 40])
+@example(["\xf0", *["r"] * 14, *["s"] * 8])
+def test_tokens_may_end_one_character_and_begin_the_next(tokens: list[str]) -> None:
+    """Then a text may end incomplete all the time, with whole characters before that."""
+    across = {"r": b"\x82\xac\xe2", "s": b"\x9f\x98\x80\xf0"}
+    pieces = [across.get(token, token.encode("latin-1")) for token in tokens]
+    vocabulary = {name: index for index, name in enumerate(dict.fromkeys(map(in_alphabet, pieces)))}
+    inner = Tokenizer(models.BPE(vocabulary, merges=[]))
+    inner.decoder = decoders.ByteLevel()
+    detokenizer = Detokenizer(PreTrainedTokenizerFast(tokenizer_object=inner))
+    shown = "".join(detokenizer.push(vocabulary[in_alphabet(piece)]) for piece in pieces)
+    assert len(detokenizer.ids) < 32
+    assert shown + detokenizer.flush() == b"".join(pieces).decode(errors="replace")
+
+
+def in_alphabet(piece: bytes) -> str:
+    """The bytes as ByteLevel writes them: those that print as themselves, the others from 256 on."""
+    printed = {*range(33, 127), *range(161, 173), *range(174, 256)}
+    others = [byte for byte in range(256) if byte not in printed]
+    return "".join(chr(byte if byte in printed else 256 + others.index(byte)) for byte in piece)
 
 
 def test_a_character_is_shown_once_it_is_whole() -> None:
@@ -173,7 +214,7 @@ def test_every_token_is_reported_once_where_its_character_begins(text: str) -> N
     assert [report.start for report in reports] == [at for at, letter in enumerate(text) for _ in letter.encode()]
 
 
-@given(st.lists(st.integers(len(SPECIAL), len(TOKENIZER) - 1), min_size=1, max_size=24))
+@given(st.lists(st.integers(len(SPECIAL), len(TOKENIZER) - 1), min_size=1, max_size=24) | st.just(PARTS[2] * 20))
 def test_bytes_that_make_no_character_are_reported_once_and_in_order(ids: list[int]) -> None:
     choice = Choice(
         Request((1,), Policy("", Mixture(0.0, 1.0)), Sampling(len(ids), top_logprobs=0), print), 0, TOKENIZER, {}

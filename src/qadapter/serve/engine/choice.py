@@ -8,7 +8,7 @@ from itertools import takewhile
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .detokenizer import Detokenizer
+from .detokenizer import Detokenizer, alike
 from .request import Delta, FinishReason, Policy, Request, TokenLogprob
 from .sampling import Sampler, token_logprob
 from .stop_strings import StopStrings
@@ -54,7 +54,7 @@ class Choice:
         held = self._detokenizer.held
         piece = self._detokenizer.push(token)
         if (top := self.request.sampling.top_logprobs) is not None:
-            start = self._decoded + _begins(held, piece or self._detokenizer.held)
+            start = self._decoded + _begins(held, piece + self._detokenizer.held)
             self._reports.append(token_logprob(logits, token, top)._replace(start=start))
         self._decoded += len(piece)
         text = self._stop_strings.push(piece)
@@ -86,5 +86,4 @@ def _begins(before: str, after: str) -> int:
         before: the text without the token.
         after: the text with it. The token has lengthened it, or changed its last character from a part to a whole.
     """
-    alike = next((at for at, (a, b) in enumerate(zip(before, after, strict=False)) if a != b), len(before))
-    return max(0, min(alike, len(after) - 1))
+    return max(0, min(alike(before, after), len(after) - 1))

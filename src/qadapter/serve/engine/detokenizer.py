@@ -7,13 +7,18 @@ from collections.abc import Sequence
 from transformers import PreTrainedTokenizerBase
 
 _INCOMPLETE = "\ufffd"
-_CONTEXT = 5  # the longest character takes four tokens
+_LONGEST = 4  # tokens of a character, at most
+_CONTEXT = _LONGEST + 1
+# Tokens that are held at most. One character would do; but where a vocabulary writes with bytes what it lacks, these
+# read one by one until the last character of several in a row is complete, and some of them may be U+FFFD itself.
+_HELD = 4 * _LONGEST
 
 
 class Detokenizer:
     """Releases whole characters: a character may take several tokens, and a token's text may depend on the one before.
 
-    All that was released, joined, is the text of all tokens, without special ones.
+    All that was released, joined, is the text of all tokens, without special ones; but for a long row of bytes that
+    make no character, where the tokenizer reads each of them by all the others.
 
     Args:
         tokenizer: of the model.
@@ -22,32 +27,53 @@ class Detokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, before: Sequence[int] = ()) -> None:
         self.tokenizer = tokenizer
+        self._special = frozenset(tokenizer.all_special_ids)
         self.ids: list[int] = list(before[-_CONTEXT:])
-        # Text is decoded from `_context` on; that of the tokens before `_done` has been released.
-        self._context, self._done = 0, len(self.ids)
+        # What is decoded: the tokens behind `_done`, which may have text that is not released, and a few before them.
+        self._done = len(self.ids)
+        self._shown = len(self._decode(self.ids))  # characters of that text which are released
         self.held = ""
         """The text that is not certain yet, as it would read if no token followed."""
 
     def push(self, token: int) -> str:
         """Take a token; return the text that is certain now."""
+        if token in self._special:
+            return ""  # it has no text, and must not count among the tokens of a character around it
         self.ids.append(token)
-        text = self._new_text()
-        if text.endswith(_INCOMPLETE):
-            self.held = text
+        self.held = self._text_behind_shown(self.ids)
+        if not self.held.endswith(_INCOMPLETE):
+            return self._release(len(self.ids), self.held)
+        if len(self.ids) - self._done <= _HELD:
             return ""
-        self.held = ""
-        self._context, self._done = self._done, len(self.ids)
-        return text
+        # Not all of this is one character. One that is not complete yet has at most the last three tokens, and what
+        # came before reads as it always will; but for a character that those three go on with, which differs.
+        done = len(self.ids) - (_LONGEST - 1)
+        return self._release(done, self.held[: alike(self._text_behind_shown(self.ids[:done]), self.held)])
 
     def flush(self) -> str:
         """The text that was held back: after the last token nothing will complete it."""
-        text = self._new_text()
-        self.held = ""
-        self._context = self._done = len(self.ids)
+        return self._release(len(self.ids), self.held)
+
+    def _release(self, done: int, text: str) -> str:
+        """Let go of the beginning of what is held, and of the tokens whose text it does not need any more.
+
+        Args:
+            done: the tokens before it are those that the text came from.
+            text: what is released.
+        """
+        self.held = self.held[len(text) :]
+        self.ids, self._done = self.ids[self._done :], done - self._done
+        self._shown = len(self._decode(self.ids)) - len(self.held)
         return text
 
-    def _new_text(self) -> str:
-        return self._decode(self._context, len(self.ids))[len(self._decode(self._context, self._done)) :]
+    def _text_behind_shown(self, ids: list[int]) -> str:
+        return self._decode(ids)[self._shown :]
 
-    def _decode(self, start: int, stop: int) -> str:
-        return self.tokenizer.decode(self.ids[start:stop], skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    def _decode(self, ids: list[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+def alike(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    shorter = min(len(one), len(other))
+    return next((at for at in range(shorter) if one[at] != other[at]), shorter)
