@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,13 @@ import oracles
 import pytest
 import torch
 from conftest import RESIDUAL, make_model, two_logits
+from served_model import make_engine, serving
 
 from qadapter.core import LMHead
 from qadapter.model import QAdapterForCausalLM
+from qadapter.serve.adapters import ServedModel
+from qadapter.serve.api.app import create_app
+from qadapter.serve.api.service import Service, ServiceLimits
 from qadapter.serve.engine.token_view import Viewing
 
 CHAT = [{"role": "user", "content": "Hi"}]
@@ -76,6 +83,57 @@ def test_without_an_answer_it_is_the_greedy_one(api: tuple[str, Any]) -> None:
     )
     assert seen["finish_reason"] == choice["finish_reason"]
     assert all(entry["top"][0]["logp"] == pytest.approx(entry["logp"], abs=1e-5) for entry in seen["tokens"])
+
+
+def test_views_are_made_one_after_the_other(api: tuple[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each holds keys and values of its own: as many as there are clients would not fit."""
+    service = api[1]
+    made: list[Viewing] = []
+    held: list[float] = []
+    advance = Viewing.advance
+
+    def noting(viewing: Viewing, tokens: int) -> bool:
+        made.append(viewing)
+        held.append(service.engine.metrics.view_kv_bytes.value())
+        return advance(viewing, tokens)
+
+    monkeypatch.setattr(Viewing, "advance", noting)
+    with ThreadPoolExecutor(4) as clients:
+        views = list(clients.map(lambda _: view(api, answer="x" * 60).status_code, range(4)))
+    assert views == [200] * 4
+    runs = [viewing for viewing, _ in itertools.groupby(made)]
+    assert len(made) > len(runs) == 4
+    assert max(held) == made[0].cache.bytes > 0
+    assert service.engine.metrics.view_kv_bytes.value() == 0
+
+
+def test_more_views_than_the_queue_holds_are_refused(served: ServedModel) -> None:
+    engine = make_engine(served, max_queue=2)
+    with serving(create_app(Service(served, engine, ServiceLimits(max_context=200))), engine) as (url, _):
+        going_on = threading.Event()
+        engine.call(lambda: going_on.wait(20))
+        with ThreadPoolExecutor(3) as clients:
+            asked = [clients.submit(view, (url, None), answer="x") for _ in range(3)]
+            refused = next(as_completed(asked, timeout=30)).result()
+            going_on.set()
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "queue_full"
+        assert refused.headers["Retry-After"] == "1"
+        assert sorted(answer.result().status_code for answer in asked) == [200, 200, 429]
+        assert view((url, None), answer="x").status_code == 200
+        assert engine.metrics.refused.value() == 1
+
+
+def test_a_view_has_the_time_of_a_request(served: ServedModel) -> None:
+    engine = make_engine(served)
+    limits = ServiceLimits(max_context=200, timeout=0.2)
+    with serving(create_app(Service(served, engine, limits)), engine) as (url, _):
+        going_on = threading.Event()
+        engine.call(lambda: going_on.wait(20))
+        late = view((url, None), answer="x")
+        going_on.set()
+        assert (late.status_code, late.json()["error"]["code"]) == (408, "deadline")
+        assert "not made within 0.2 seconds" in late.json()["error"]["message"]
 
 
 def test_strength_0_changes_nothing(api: tuple[str, Any]) -> None:

@@ -100,6 +100,7 @@ class EngineMetrics:
         self.waiting = Gauge("qadapter_requests_waiting", "Prompts in the queue.")
         self.slots = Gauge("qadapter_slots_used", "Choices that decode.")
         self.kv_bytes = Gauge("qadapter_kv_bytes", "Memory reserved for keys and values of choices that decode.")
+        self.view_kv_bytes = Gauge("qadapter_view_kv_bytes", "The same of the token view that is being made.")
         self.step_seconds = Histogram("qadapter_step_seconds", "Duration of a decode step.", _SECONDS)
         self.step_rows = Histogram(
             "qadapter_step_rows", "Rows of a decode step, of both policies.", (1, 2, 4, 8, 16, 32, 64)

@@ -11,6 +11,7 @@ chat         POST /v1/chat/completions
 completions  POST /v1/completions
 info         GET /v1/models, /health, /metrics
 playground   what the page at / needs beside these
+turns        one token view at a time
 page         its files
 errors       OpenAI's format of errors
 gate         key, host, size of bodies

@@ -23,6 +23,7 @@ from .collected import collect
 from .errors import ApiError
 from .schema import GenerationFields, PolicyFields, TokenViewRequest
 from .service import Service
+from .turns import Turns
 
 _DEFAULT_MAX_TOKENS = 256
 # Evaluations are written where the user says; these names in the artifact's folder are looked for.
@@ -32,10 +33,11 @@ _EVALUATIONS = "eval*.json"
 def playground_router(service: Service) -> APIRouter:
     """The routes, for one service."""
     router = APIRouter(route_class=JsonRoute)
+    turns = Turns(service.engine.limits.max_queue)
 
     @router.post("/v1/playground/tokens", summary="Both policies' view of each token of an answer")
     async def tokens(body: TokenViewRequest, http: HttpRequest) -> dict[str, Any]:
-        return await unless_gone(http, view_tokens(service, body))
+        return await unless_gone(http, view_tokens(service, turns, body))
 
     @router.get("/v1/playground/report", summary="What the training and its evaluations left in an adapter's folder")
     def report(model: str) -> dict[str, Any]:
@@ -44,24 +46,47 @@ def playground_router(service: Service) -> APIRouter:
     return router
 
 
-async def view_tokens(service: Service, body: TokenViewRequest) -> dict[str, Any]:
+async def view_tokens(service: Service, turns: Turns, body: TokenViewRequest) -> dict[str, Any]:
     """The answer of POST /v1/playground/tokens.
 
+    Args:
+        service: what answers.
+        turns: of all views.
+        body: what was asked.
+
     Raises:
-        ApiError: what the body has wrong, or an engine that takes no request.
+        ApiError: what the body has wrong, 429 for too many views at a time, 408 for one that was not made within the
+            time of a request, or an engine that takes no request.
     """
+    try:
+        with turns.place():
+            async with asyncio.timeout(service.limits.timeout):
+                return await _view(service, turns, body)
+    except RefusedError as error:
+        service.engine.metrics.refused.add(1)
+        raise refusal(error) from error
+    except TimeoutError:
+        seconds = service.limits.timeout
+        raise ApiError(408, f"the view was not made within {seconds:g} seconds.", code="deadline") from None
+
+
+async def _view(service: Service, turns: Turns, body: TokenViewRequest) -> dict[str, Any]:
     served = _adapter(service, body.model)
     policy = service.policy(body)
     prompt_ids = await service.encode(body.messages, "messages")
     ids, finish = await _answer(service, body, prompt_ids)
     engine = service.engine
     viewing = Viewing(engine.model, engine.layers, prompt_ids, ids, served.adapter, policy.mixture, served.q, body.top)
-    try:
-        # Chunk by chunk, so that others decode in between.
-        while ids and not await asyncio.wrap_future(engine.call(lambda: viewing.advance(engine.limits.prefill_chunk))):
-            pass
-    except RefusedError as error:
-        raise refusal(error) from error
+    held = engine.metrics.view_kv_bytes
+    async with turns.turn:
+        try:
+            # Chunk by chunk, so that others decode in between.
+            while ids and not await asyncio.wrap_future(
+                engine.call(lambda: viewing.advance(engine.limits.prefill_chunk))
+            ):
+                held.set(viewing.cache.bytes)
+        finally:
+            held.set(0)
     return {
         "model": body.model,
         "mixture": policy.mixture._asdict(),

@@ -65,9 +65,10 @@ class Viewing:
         """Of the answer's tokens, as far as they have been read."""
         self._routing = (AdapterRows(adapter, 0, 1),)
         self._read = 0
-        self._cache = KVRows(layers)
-        self._cache.add_row()
-        self._cache.add_row()
+        self.cache = KVRows(layers)
+        """What is held while prompt and answer are read."""
+        self.cache.add_row()
+        self.cache.add_row()
 
     def advance(self, tokens: int) -> bool:
         """Read the next tokens; returns whether the answer has been read to its end. Call it in the engine's thread.
@@ -77,7 +78,7 @@ class Viewing:
         """
         # The last token is nobody's state: nothing is chosen after it.
         chunk = self.ids[self._read : min(self._read + tokens, len(self.ids) - 1)]
-        adapter_hidden, base_hidden = hidden_states(self.model, self._cache, [chunk, chunk], self._routing)
+        adapter_hidden, base_hidden = hidden_states(self.model, self.cache, [chunk, chunk], self._routing)
         start = max(self.first - 1 - self._read, 0)
         for at in range(start, len(chunk), _STATES):
             block = slice(at, min(at + _STATES, len(chunk)))
