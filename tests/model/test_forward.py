@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import oracles
 import pytest
 import torch
@@ -18,7 +21,8 @@ from conftest import (
     model_from_config,
     two_logits,
 )
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from qadapter.errors import ConfigError, UnsupportedModelError
 from qadapter.model import QAdapterForCausalLM, QConstants, Rows
@@ -146,6 +150,43 @@ def test_lora_variants(options: dict) -> None:
 def test_refused_adapters(options: dict, message: str) -> None:
     with pytest.raises(UnsupportedModelError, match=message):
         QAdapterForCausalLM(make_base(), PAPER, LoraConfig(task_type="CAUSAL_LM", **options))
+
+
+def wrapped(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    return get_peft_model(base, LoraConfig(target_modules=["q_proj"]))
+
+
+def injected(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    base.add_adapter(LoraConfig(target_modules=["q_proj"]), "sft")
+    return base
+
+
+def loaded_with_its_adapter(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    base.save_pretrained(folder / "base")
+    base = AutoModelForCausalLM.from_pretrained(folder / "base")
+    get_peft_model(base, LoraConfig(target_modules=["q_proj"])).save_pretrained(folder / "sft")
+    return AutoModelForCausalLM.from_pretrained(folder / "sft")
+
+
+def used(base: PreTrainedModel, folder: Path) -> PreTrainedModel:
+    return QAdapterForCausalLM(base).base
+
+
+@pytest.mark.parametrize("carrying", [wrapped, injected, loaded_with_its_adapter, used])
+def test_a_base_that_carries_an_adapter_is_refused(carrying: Callable, tmp_path: Path) -> None:
+    """Its layers would belong to two routers, and the adapter's policy would pass for the base's."""
+    base = carrying(make_base(), tmp_path)
+    with pytest.raises(UnsupportedModelError, match=r"already carries an adapter[\s\S]*load the base anew.*merge_and_"):
+        QAdapterForCausalLM(base)
+    if not isinstance(base, PeftModel):
+        QAdapterForCausalLM(make_base()).save_pretrained(tmp_path / "adapter")
+        with pytest.raises(UnsupportedModelError, match="already carries an adapter"):
+            QAdapterForCausalLM.from_pretrained(tmp_path / "adapter", base)
+
+
+def test_a_merged_adapter_is_the_bases_own(tmp_path: Path) -> None:
+    QAdapterForCausalLM(wrapped(make_base(), tmp_path).merge_and_unload())
+    QAdapterForCausalLM(make_model(constants=RESIDUAL).fold())
 
 
 def test_a_lora_that_could_not_be_decoded_is_refused_before_training() -> None:

@@ -248,6 +248,24 @@ def test_data_in_every_form(tmp_path: Path, tokenizer) -> None:
     assert all(one.to_list() == found[0].to_list() for one in found)
 
 
+def test_a_trainer_that_its_data_stop_leaves_the_base_as_it_was(tmp_path: Path, tokenizer) -> None:
+    """So that the cell of a notebook can be run again."""
+    base, args = make_base(), arguments(tmp_path)
+    base.config.max_position_embeddings = 30
+    names = set(base.state_dict())
+    long = {**pairs(1)[0], "prompt": [{"role": "user", "content": "wa " * 30}]}
+    for bad, said in (({"foo": 1}, "1 bad row"), (long, "the base has 30 positions")):
+        bad = Dataset.from_list([bad])
+        with pytest.raises(DataError, match=said):
+            QAdapterTrainer(base, args, train_dataset=bad, processing_class=tokenizer)
+        with pytest.raises(DataError, match=said):
+            QAdapterTrainer(base, args, None, pairs(2), {"a": bad}, tokenizer)
+    assert set(base.state_dict()) == names
+    QAdapterTrainer(base, args, train_dataset=pairs(4), processing_class=tokenizer)
+    with pytest.raises(UnsupportedModelError, match="already carries an adapter"):
+        QAdapterTrainer(base, args, train_dataset=pairs(4), processing_class=tokenizer)
+
+
 def test_more_tokens_than_the_base_has_positions(tmp_path: Path, tokenizer) -> None:
     def base() -> PreTrainedModel:
         made = make_base()

@@ -9,6 +9,7 @@ preference_batch  the pairs as the backbone takes them
 pair_loss         the loss of a batch of pairs, from the hidden states of both policies
 dial              strength, alpha_0 and alpha_tilde at decode time, checked
 caches            KV caches that count rows in pairs
+positions         how many positions of a base are used
 two_policies      base and adapter as one module, and the loss of pairs over them
 modeling          QAdapterForCausalLM: the mixed policy as a causal LM, in forward() and generate()
 plain_decoding    generate() without what a base's generation config recommends

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
@@ -22,9 +24,17 @@ def freeze_base(base: PreTrainedModel) -> None:
         base: a causal LM of transformers; mutated in place.
 
     Raises:
-        UnsupportedModelError: an encoder-decoder, recurrent, mixture-of-experts or bare model.
+        UnsupportedModelError: an encoder-decoder, recurrent, mixture-of-experts or bare model, or one with an adapter.
     """
     name = type(base).__name__
+    # What is in a layer of PEFT is neither the base's, to be frozen as π₀, nor this adapter's.
+    if isinstance(base, PeftModel) or any(isinstance(module, BaseTunerLayer) for module in base.modules()):
+        raise UnsupportedModelError(
+            f"{name} already carries an adapter: of its own folder, or of an earlier model or trainer that was made of "
+            "the same object.",
+            hint="load the base anew; or, where the adapter belongs to it, give it merged: "
+            "peft.AutoPeftModelForCausalLM.from_pretrained(FOLDER).merge_and_unload().save_pretrained(OTHER_FOLDER)",
+        )
     if base.config.is_encoder_decoder:
         raise UnsupportedModelError(f"{name} is an encoder-decoder model; a decoder-only causal LM is needed.")
     if base._is_stateful:

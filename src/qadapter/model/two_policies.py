@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..core import BaseStates, LMHead, base_states
-from ..errors import ConfigError, UnsupportedModelError
+from ..errors import ConfigError
 from .constants import QConstants
 from .fingerprint import BaseFingerprint, base_fingerprint
 from .frozen_base import check_lm_head, freeze_base, lm_head_of, refuse_several_devices
-from .long_rope import steady_positions
 from .lora import RowRouter, Rows, check_lora, check_lora_start, check_rows, lora_config, put_on
 from .masked_attention import matrix_attention
 from .pair_loss import PreferenceOutput, pair_loss
+from .positions import declared_positions, usable_positions
 from .preference_batch import PreferenceBatch, preference_batch
 from .shared_prefix import packed_attention_mask, packed_block_mask, shortest_window, why_not_packable
 
@@ -47,11 +47,6 @@ class TwoPolicies(PreTrainedModel):
         peft_model: PeftModel | None = None,
     ) -> None:
         if peft_model is None:
-            if isinstance(base, PeftModel):
-                raise UnsupportedModelError(
-                    "the base model already carries a PEFT adapter.",
-                    hint="merge_and_unload() it, or pass the plain model",
-                )
             refuse_several_devices(base)
             freeze_base(base)
             check_lm_head(base)
@@ -75,7 +70,7 @@ class TwoPolicies(PreTrainedModel):
         """Whether a pair's prompt is read once for both responses; the result is the same to rounding."""
         if reason is not None:
             logger.warning(f"{type(base).__name__}: {reason}; a pair is trained as two rows (slower, same result).")
-        if self.max_positions != _declared_positions(base):
+        if self.max_positions != declared_positions(base):
             logger.warning(
                 f"{type(base).__name__}: beyond {self.max_positions} positions its RoPE takes other frequencies for "
                 "all rows of a batch; only so many are used."
@@ -98,13 +93,8 @@ class TwoPolicies(PreTrainedModel):
 
     @property
     def max_positions(self) -> int | None:
-        """How many positions are used; None where the base's config does not say.
-
-        As many as the base was made for, or as its RoPE keeps its frequencies for: beyond them the policy at a token
-        would depend on how long the other rows of its batch are.
-        """
-        limits = (_declared_positions(self.base), steady_positions(self.base))
-        return min((limit for limit in limits if limit is not None), default=None)
+        """`usable_positions` of the base."""
+        return usable_positions(self.base)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -173,7 +163,3 @@ class TwoPolicies(PreTrainedModel):
         flex = self.base.config.get_text_config()._attn_implementation == "flex_attention"
         mask_of = packed_block_mask if flex else partial(packed_attention_mask, dtype=self.dtype)
         return preference_batch(*args, share_prefix=self.share_prefix, window=self.window, mask_of=mask_of, **kwargs)
-
-
-def _declared_positions(base: PreTrainedModel) -> int | None:
-    return getattr(base.config.get_text_config(), "max_position_embeddings", None)

@@ -5,6 +5,7 @@ arguments         one dataclass: TrainingArguments plus the method's fields
 anchors           what the base itself asks and answers
 precision         which dtypes can be trained on
 dataset           tokenized pairs, with the count of what was cut
+token_rows        pairs in any form as token rows that a base can take
 sampler           batches of like length in an order that a resumed run repeats
 base_cache        the base's part of the loss on disk, in chunks with checksums
 base_cache_build  which cache belongs to a run; filling it

@@ -119,26 +119,6 @@ def _nothing_left() -> DataError:
     return DataError("no usable pair is left.", hint="raise max_length")
 
 
-def refuse_more_tokens_than_positions(dataset: Dataset, positions: int | None) -> None:
-    """Stop before a row that the base has no positions for.
-
-    Args:
-        dataset: tokenized pairs.
-        positions: tokens that the base can number; None where it has no limit.
-
-    Raises:
-        DataError: a prompt and a response are longer, with the length of the longest.
-    """
-    if not positions:
-        return
-    lengths = (len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in dataset)
-    if (longest := max(lengths, default=0)) > positions:
-        raise DataError(
-            f"a prompt and its response have {longest} tokens, and the base has {positions} positions.",
-            hint=f"lower max_length to at most {positions}",
-        )
-
-
 def digest_of_tokens(dataset: Dataset) -> str:
     """A SHA-256 of all tokens of a data set, where they are parted, and what was cut."""
     digest = hashlib.sha256()

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput
 
 from ..core import BaseStates
-from ..data import PAIR_COLUMNS, Anchor, PreferenceCollator, load_preference_dataset
+from ..data import Anchor, PreferenceCollator
 from ..errors import ConfigError, DataError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from .anchors import sample_anchors
@@ -36,11 +36,12 @@ from .cached_collator import PAIR_INDEX, CachedCollator
 from .callbacks import MetricsFile, Progress
 from .checkpointing import CheckpointingTrainer
 from .counted import COUNTED, counted_pairs, mark_counted
-from .dataset import refuse_more_tokens_than_positions, tokenize_dataset, with_anchors
+from .dataset import with_anchors
 from .metrics import preference_metrics
 from .precision import refuse_float16
 from .processes import from_main_process
 from .sampler import LengthGroupedSampler
+from .token_rows import token_rows
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,21 @@ class QAdapterTrainer(CheckpointingTrainer):
         if isinstance(model, str):
             model = load_base(model, dtype=machine_dtype("auto", args.device.type))
         tokenizer = processing_class or load_base_tokenizer(name)
+        base = model.base if isinstance(model, QAdapterForCausalLM) else model
+        refuse_float16(base.dtype)
+
+        def tokenized(source: Any) -> Any:
+            if source is None:
+                return None
+            limits: dict[str, Any] = {"max_length": args.max_length, "on_bad_row": args.on_bad_row}
+            return token_rows(source, tokenizer, base, **limits)
+
+        # Before the LoRA is put on: what goes wrong here leaves the base as it was.
+        train_dataset = tokenized(train_dataset)
+        if isinstance(eval_dataset, dict):
+            eval_dataset = {key: tokenized(part) for key, part in eval_dataset.items()}
+        else:
+            eval_dataset = tokenized(eval_dataset)
         if not isinstance(model, QAdapterForCausalLM):
             set_seed(args.seed)  # the LoRA's first weights
             model = QAdapterForCausalLM(model, args.constants, peft_config or args.lora_config)
@@ -106,28 +122,12 @@ class QAdapterTrainer(CheckpointingTrainer):
                 "the model's LoRA is frozen: there is nothing to train.",
                 hint="load it with QAdapterForCausalLM.from_pretrained(..., trainable=True)",
             )
-        refuse_float16(model.dtype)
-
-        def tokenized(dataset: Any) -> Any:
-            if dataset is None:
-                return None
-            # These we have read already. A stream may not know its columns.
-            if not isinstance(dataset, Dataset) or dataset.column_names != PAIR_COLUMNS:
-                dataset = load_preference_dataset(dataset, on_bad_row=args.on_bad_row)
-            rows = tokenize_dataset(dataset, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
-            refuse_more_tokens_than_positions(rows, model.max_positions)
-            return rows
-
         super().__init__(
             model=model,
             args=args,
             data_collator=data_collator or PreferenceCollator(_pad_id(tokenizer)),
-            train_dataset=tokenized(train_dataset),
-            eval_dataset=(
-                {key: tokenized(part) for key, part in eval_dataset.items()}
-                if isinstance(eval_dataset, dict)
-                else tokenized(eval_dataset)
-            ),
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
             processing_class=tokenizer,
             callbacks=[MetricsFile(), Progress(), *(callbacks or [])],
             optimizers=optimizers,

@@ -1,0 +1,60 @@
+"""From pairs in any form to token rows that a base can take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datasets import Dataset
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data import PAIR_COLUMNS, load_preference_dataset
+from ..errors import DataError
+from ..model.positions import usable_positions
+from .dataset import tokenize_dataset
+
+
+def token_rows(
+    source: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    base: PreTrainedModel,
+    *,
+    max_length: int | None,
+    on_bad_row: str,
+) -> Dataset:
+    """Read and tokenize pairs, and check that the base can take them.
+
+    Args:
+        source: in any form that `load_preference_dataset` reads.
+        tokenizer: the base model's.
+        base: the base, which is only looked at.
+        max_length, on_bad_row: as in `tokenize_dataset`.
+
+    Raises:
+        DataError: what `load_preference_dataset` and `tokenize_dataset` refuse, or more tokens than positions.
+    """
+    # These we have read already. A stream may not know its columns.
+    if not isinstance(source, Dataset) or source.column_names != PAIR_COLUMNS:
+        source = load_preference_dataset(source, on_bad_row=on_bad_row)
+    rows = tokenize_dataset(source, tokenizer, max_length=max_length, on_bad_row=on_bad_row)
+    refuse_more_tokens_than_positions(rows, usable_positions(base))
+    return rows
+
+
+def refuse_more_tokens_than_positions(dataset: Dataset, positions: int | None) -> None:
+    """Stop before a row that the base has no positions for.
+
+    Args:
+        dataset: tokenized pairs.
+        positions: tokens that the base can number; None where it has no limit.
+
+    Raises:
+        DataError: a prompt and a response are longer, with the length of the longest.
+    """
+    if not positions:
+        return
+    lengths = (len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in dataset)
+    if (longest := max(lengths, default=0)) > positions:
+        raise DataError(
+            f"a prompt and its response have {longest} tokens, and the base has {positions} positions.",
+            hint=f"lower max_length to at most {positions}",
+        )
