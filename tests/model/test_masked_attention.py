@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import oracles
 import pytest
 import torch
 import torch.nn.functional as F
@@ -115,6 +116,29 @@ def test_other_attention_stays_as_it_is() -> None:
     model = QAdapterForCausalLM(base)
     with masked_attention.matrix_attention(model.base):
         assert model.base.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize("alibi", [False, True])
+@pytest.mark.parametrize("share_prefix", [False, True])
+def test_a_model_that_branches_on_the_name_itself(alibi: bool, share_prefix: bool) -> None:
+    """Falcon; the loss of the oracle on its plain logits, row by row without padding."""
+    config = transformers.FalconConfig(
+        vocab_size=61, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, alibi=alibi,
+        parallel_attn=not alibi, multi_query=not alibi, **IDS,
+    )  # fmt: skip
+    model, batch = model_from_config(config), make_batch()
+    model.share_prefix = model.share_prefix and share_prefix
+    found = model(**batch).pair_loss
+    c, returns = model.constants, []
+    for ids, mask, at, terminated in zip(
+        batch["input_ids"], batch["attention_mask"].bool(), batch["completion_mask"], batch["terminated"], strict=True
+    ):
+        z1, z0 = (z[0, int(at.int().argmax()) - 1 :].double() for z in two_logits(model, input_ids=ids[mask][None]))
+        q = oracles.q_function(c.parametrization, z1, z0, c.alpha_tilde)
+        dials = (c.alpha_0, c.alpha_tilde, c.gamma)
+        returns.append(oracles.rewards(q, z0, ids[at].tolist(), bool(terminated), *dials))
+    expected = [oracles.pair_loss(returns[i], returns[i + 3], c.gamma, c.chi2_coef) for i in range(3)]
+    torch.testing.assert_close(found, torch.stack(expected).float(), rtol=1e-3, atol=1e-4)
 
 
 def test_values_of_another_size_than_the_keys_go_to_torch() -> None:

@@ -110,11 +110,13 @@ def _add_at(total: Tensor, keys: slice | Tensor, part: Tensor) -> None:
 def matrix_attention(base: PreTrainedModel) -> Iterator[None]:
     """Run the body with `masked_attention` where `base` would take torch's fused kernel on a CPU.
 
-    Nothing changes on other devices, for other attention implementations, and under activation checkpointing, whose
-    second forward pass runs outside of the body.
+    Nothing changes on other devices, for other attention implementations, under activation checkpointing, whose
+    second forward pass runs outside of the body, and for models such as Falcon, which go by the name "sdpa" themselves:
+    under another one they compute another attention.
     """
     config = base.config.get_text_config()
-    if base.device.type != "cpu" or config._attn_implementation != "sdpa" or base.is_activation_checkpointing:
+    fused = base.device.type == "cpu" and config._attn_implementation == "sdpa" and base._supports_attention_backend
+    if not fused or base.is_activation_checkpointing:
         yield
         return
     config._attn_implementation = _NAME
