@@ -52,6 +52,20 @@ def test_a_template_that_writes_the_date(tokenizer) -> None:
     assert wb in encode_prompt(chat()["prompt"], dated)[:2]
 
 
+def test_of_several_templates_the_default_is_taken(tokenizer) -> None:
+    several = copy.deepcopy(tokenizer)
+    date = "{{ 'wa ' if strftime_now('%d %b %Y') == '26 Jul 2024' else 'wb ' }}"
+    several.chat_template = {"tool_use": "{{ raise_exception('no tools') }}", "default": tokenizer.chat_template}
+    assert tokenize_pair(chat(), several, None) == tokenize_pair(chat(), tokenizer, None)
+    assert end_of_turn_id(several) == end_of_turn_id(tokenizer)
+    several.chat_template["default"] = date + tokenizer.chat_template
+    pair = tokenize_pair(chat(), several, None)
+    assert tokenizer.convert_tokens_to_ids("wa") in pair.prompt_ids[:2], "the clock stands still there, too"
+    several.chat_template = {"tool_use": tokenizer.chat_template, "rag": tokenizer.chat_template}
+    with pytest.raises(DataError, match=r"of the chat templates of '' \(tool_use, rag\) none is the default"):
+        tokenize_pair(chat(), several, None)
+
+
 def test_the_end_of_turn_comes_from_the_template(tokenizer) -> None:
     assert tokenizer.convert_ids_to_tokens(end_of_turn_id(tokenizer)) == "<|im_end|>" != tokenizer.eos_token
 

@@ -175,13 +175,8 @@ def _render(
     *,
     add_generation_prompt: bool,
 ) -> str:
-    if not tokenizer.chat_template:
-        raise DataError(
-            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, but the data are conversations.",
-            hint="use an instruction-tuned model, or convert the data to prompt/chosen/rejected strings",
-        )
-    template = tokenizer.chat_template
-    if day is not None and isinstance(template, str):
+    template = _template(tokenizer)
+    if day is not None:
         # transformers passes templates plain data alone, so the clock cannot be handed over.
         template = _CLOCK.sub(lambda call: f"{call[1]}{day.strftime(call[2])}{call[1]}", template)
     try:
@@ -190,6 +185,23 @@ def _render(
         )
     except TemplateError as error:
         raise RefusedByTemplateError(f"the chat template refuses the messages: {error}") from error
+
+
+def _template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template that `apply_chat_template` takes; of several that which is named `default`."""
+    if not tokenizer.chat_template:
+        raise DataError(
+            f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, but the data are conversations.",
+            hint="use an instruction-tuned model, or convert the data to prompt/chosen/rejected strings",
+        )
+    try:
+        return tokenizer.get_chat_template()
+    except ValueError as error:
+        raise DataError(
+            f"of the chat templates of {tokenizer.name_or_path!r} ({', '.join(tokenizer.chat_template)}) none is the "
+            "default.",
+            hint="set tokenizer.chat_template to the one to use, and save the tokenizer so",
+        ) from error
 
 
 def _encode_chat(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
