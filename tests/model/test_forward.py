@@ -21,7 +21,7 @@ from conftest import (
     model_from_config,
     two_logits,
 )
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, LoraRuntimeConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from qadapter.errors import ConfigError, UnsupportedModelError
@@ -128,10 +128,18 @@ def test_remove_takes_the_routing_off_again() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"use_dora": True}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 3}}], ids=str
+    "options",
+    [
+        *({"use_dora": True}, {"use_rslora": True}, {"rank_pattern": {"q_proj": 3}}, {"alpha_pattern": {"q_proj": 3}}),
+        *({"lora_bias": True}, {"exclude_modules": ["q_proj"]}, {"init_lora_weights": "gaussian"}),
+        {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "layers"},
+        {"runtime_config": LoraRuntimeConfig(ephemeral_gpu_offload=True)},
+    ],
+    ids=str,
 )
 def test_lora_variants(options: dict) -> None:
-    lora = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM", **options)
+    common = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    lora = LoraConfig(**{**common, **options})
     model, inputs = make_model(lora=lora), prompt()
     with torch.no_grad():
         logp = model(**inputs).logits.log_softmax(-1)
@@ -144,10 +152,25 @@ def test_lora_variants(options: dict) -> None:
         ({"target_modules": ["q_proj", "lm_head"]}, "LM head gives the two policies different heads"),
         ({"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]}, "modules_to_save"),
         ({"target_modules": ["q_proj"], "bias": "lora_only"}, "bias='lora_only'"),
+        ({"target_modules": ["q_proj"], "layer_replication": [(0, 2), (0, 2)]}, "layer_replication="),
+        ({"target_modules": ["q_proj"], "trainable_token_indices": [3]}, "trainable_token_indices="),
+        ({"target_modules": [], "target_parameters": ["q_proj.weight"]}, "target_parameters="),
+        ({"target_modules": ["q_proj"], "use_qalora": True}, "use_qalora=True"),
+        ({"target_modules": ["q_proj"], "alora_invocation_tokens": [5]}, "alora_invocation_tokens="),
+        # Rewrites the base's weights.
+        (
+            {"target_modules": ["q_proj"], "kasa_config": {}},
+            r"kasa_config=[\s\S]*leave it at None; these can be used: r,",
+        ),
+        # Trained, and cannot be loaded.
+        ({"target_modules": ["q_proj"], "velora_config": {}}, "velora_config="),
+        ({"target_modules": ["q_proj"], "monteclora_config": {}}, "monteclora_config="),
     ],
-    ids=["head", "modules_to_save", "bias"],
+    ids=lambda value: list(value)[-1] if isinstance(value, dict) else "",
 )
 def test_refused_adapters(options: dict, message: str) -> None:
+    if not all(hasattr(LoraConfig(), name) for name in options):
+        pytest.skip("this PEFT has no such option")
     with pytest.raises(UnsupportedModelError, match=message):
         QAdapterForCausalLM(make_base(), PAPER, LoraConfig(task_type="CAUSAL_LM", **options))
 

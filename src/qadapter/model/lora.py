@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from ..errors import ConfigError, UnsupportedModelError
 from .frozen_base import in_eval_mode, probe_ids
+from .lora_options import check_lora_options
 
 logger = logging.getLogger(__name__)
 
@@ -254,25 +255,6 @@ def put_on(base: PreTrainedModel, config: PeftConfig) -> PeftModel:
 
 _HINT = "lora_target_modules names modules such as q_proj; without it all linear layers but the LM head get the LoRA"
 
-# Those that leave the base's weights alone; the others (PiSSA, OLoRA, LoftQ, ...) take the LoRA's start out of them.
-_INITIALISATIONS = (True, False, "gaussian", "orthogonal")
-
-
-def check_lora_start(config: LoraConfig) -> None:
-    """Refuse a LoRA that changes the base's weights as soon as it is put on it.
-
-    Raises:
-        UnsupportedModelError: it names the option.
-    """
-    if config.init_lora_weights not in _INITIALISATIONS:
-        raise UnsupportedModelError(
-            f"LoRA option init_lora_weights={config.init_lora_weights!r} changes weights of the frozen base, which is "
-            "also π₀.",
-            hint="leave it at True",
-        )
-    if config.layer_replication:
-        raise UnsupportedModelError("LoRA option layer_replication makes the base, which is also π₀, another model.")
-
 
 def check_lora(peft_model: PeftModel, name: str | None = None) -> None:
     """Refuse what would change the base policy or make the LM heads of the two policies differ.
@@ -280,16 +262,11 @@ def check_lora(peft_model: PeftModel, name: str | None = None) -> None:
     Args:
         peft_model: the model.
         name: the adapter; default the active one.
+
+    Raises:
+        UnsupportedModelError: it names the option or the layer.
     """
-    config = peft_model.peft_config[name or peft_model.active_adapter]
-    if not isinstance(config, LoraConfig):
-        raise UnsupportedModelError(f"the adapter must be a LoRA, got {type(config).__name__}.")
-    for field, allowed in (("modules_to_save", None), ("trainable_token_indices", None), ("bias", "none")):
-        if (value := getattr(config, field)) and value != allowed:
-            raise UnsupportedModelError(
-                f"LoRA option {field}={value!r} changes weights of the frozen base, which is also π₀.",
-                hint=f"leave {field} at {allowed!r}",
-            )
+    check_lora_options(peft_model.peft_config[name or peft_model.active_adapter])
     if isinstance(peft_model.get_base_model().get_output_embeddings(), LoraLayer):
         raise UnsupportedModelError(
             "LoRA on the LM head gives the two policies different heads.",

@@ -16,7 +16,8 @@ from ..errors import ConfigError
 from .constants import QConstants
 from .fingerprint import BaseFingerprint, base_fingerprint
 from .frozen_base import check_lm_head, freeze_base, lm_head_of, refuse_several_devices
-from .lora import RowRouter, Rows, check_lora, check_lora_start, check_rows, lora_config, put_on
+from .lora import RowRouter, Rows, check_lora, check_rows, lora_config, put_on
+from .lora_options import check_lora_options, check_lora_start
 from .masked_attention import matrix_attention
 from .pair_loss import PreferenceOutput, pair_loss
 from .positions import declared_positions, usable_positions
@@ -51,8 +52,8 @@ class TwoPolicies(PreTrainedModel):
             freeze_base(base)
             check_lm_head(base)
             peft_config = peft_config or lora_config()
-            if isinstance(peft_config, LoraConfig):
-                check_lora_start(peft_config)
+            check_lora_options(peft_config)
+            check_lora_start(peft_config)
             peft_model = put_on(base, peft_config)
         super().__init__(base.config)
         self.constants = constants or QConstants()
