@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from ..data.whole_file import write_whole
 from ..errors import ConfigError
 from ..model.artifact_folder import ADAPTER_FOLDER, CONFIG_FILE
 from ..train import RUN_CONFIG_FILE
@@ -123,8 +124,8 @@ def save_run_config(output_dir: Path, values: Mapping[str, Any]) -> None:
     """Write `config.yaml`, which `qadapter train --config` reads."""
     output_dir.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
-    (output_dir / RUN_CONFIG_FILE).write_text(f"{_HEADER}; `qadapter train --config` reads them again.\n{text}",
-                                              encoding="utf-8")  # fmt: skip
+    header = f"{_HEADER}; `qadapter train --config` reads them again.\n"
+    write_whole(output_dir / RUN_CONFIG_FILE, header + text)
 
 
 def refuse_contradictions(saved: Mapping[str, Any], now: Mapping[str, Any], may_change: set[str]) -> None:

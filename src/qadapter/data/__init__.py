@@ -7,6 +7,7 @@ dataset        all pairs of a source, with bad rows reported
 statistics     duplicates, contradictions, lengths
 tokenization   text to tokens with an exact prompt/response boundary
 anchors        answers of the base, without a preference
+whole_file     files that are written whole or not at all
 preview        tokens shown on a terminal
 collator       padded batches
 """

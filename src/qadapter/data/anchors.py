@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import DataError
+from .whole_file import write_whole
 
 
 class Anchor(NamedTuple):
@@ -22,9 +23,7 @@ class Anchor(NamedTuple):
 
 def write_anchors(path: Path, anchors: Sequence[Anchor]) -> None:
     """Write JSON Lines, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text("".join(json.dumps(anchor._asdict()) + "\n" for anchor in anchors), encoding="utf-8")
-    part.replace(path)
+    write_whole(path, "".join(json.dumps(anchor._asdict()) + "\n" for anchor in anchors))
 
 
 def read_anchors(path: Path) -> list[Anchor]:

@@ -11,6 +11,8 @@ from typing import Any
 from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from ..data.whole_file import write_whole
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -34,7 +36,7 @@ class MetricsFile(TrainerCallback):
             path.parent.mkdir(parents=True, exist_ok=True)
             lines = metrics_lines(path) if state.global_step and path.exists() else []
             kept = [line for line in lines if json.loads(line)["step"] <= state.global_step]
-            path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+            write_whole(path, "".join(line + "\n" for line in kept))
 
     def on_log(
         self,

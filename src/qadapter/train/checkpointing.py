@@ -23,6 +23,7 @@ from ..model import QAdapterForCausalLM
 from ..model.artifact_folder import ADAPTER_FOLDER, check_same_base, read_config, read_constants
 from .dataset import digest_of_tokens
 from .fitting import FittingTrainer
+from .full_disk import named_full_disk
 from .sharding import load_adapter, load_optimizer, whole_adapter, whole_optimizer
 
 OPTIMIZER_FILE, SCHEDULER_FILE, DATA_FILE = "optimizer.pt", "scheduler.pt", "training_data.json"
@@ -36,8 +37,14 @@ class CheckpointingTrainer(FittingTrainer):
         model: QAdapterForCausalLM = self.accelerator.unwrap_model(self.model)
         adapter = whole_adapter(model)
         if self.args.should_save:
-            folder = output_dir or self.args.output_dir
-            model.save_pretrained(folder, tokenizer=self.processing_class, state_dict=adapter)
+            folder = Path(output_dir or self.args.output_dir)
+            with named_full_disk(folder, Path(self.args.output_dir)):
+                model.save_pretrained(folder, tokenizer=self.processing_class, state_dict=adapter)
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        output_dir = Path(self.args.output_dir)
+        with named_full_disk(output_dir / f"checkpoint-{self.state.global_step}", output_dir):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         if self.is_deepspeed_enabled:
