@@ -278,6 +278,18 @@ def test_more_tokens_than_the_base_has_positions(tmp_path: Path, tokenizer) -> N
     QAdapterTrainer(base(), args, train_dataset=pairs(8), processing_class=tokenizer)
 
 
+def test_tokens_that_the_base_has_no_embedding_of(tmp_path: Path, tokenizer) -> None:
+    """A padding token that was added without a row for it is never read; in the data it is an error at once."""
+    larger = copy.deepcopy(tokenizer)
+    larger.add_special_tokens({"pad_token": "<padding>"})
+    assert larger.pad_token_id == 61
+    trainer = QAdapterTrainer(make_base("mistral"), arguments(tmp_path), None, pairs(4), None, larger)
+    trainer.train()
+    row = {**pairs(1)[0], "chosen": [{"role": "assistant", "content": "wa <padding> wb"}]}
+    with pytest.raises(DataError, match=r"the token 61, and the base's input embedding has 61 rows"):
+        QAdapterTrainer(make_base(), arguments(tmp_path), None, Dataset.from_list([row]), None, larger)
+
+
 @pytest.mark.parametrize("option", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}], ids=str)
 def test_a_lora_that_starts_out_of_the_bases_weights_is_refused(tmp_path: Path, tokenizer, option: dict) -> None:
     base = make_base()

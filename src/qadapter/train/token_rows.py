@@ -30,13 +30,15 @@ def token_rows(
         max_length, on_bad_row: as in `tokenize_dataset`.
 
     Raises:
-        DataError: what `load_preference_dataset` and `tokenize_dataset` refuse, or more tokens than positions.
+        DataError: what `load_preference_dataset` and `tokenize_dataset` refuse, more tokens than positions, or tokens
+            that the base does not know.
     """
     # These we have read already. A stream may not know its columns.
     if not isinstance(source, Dataset) or source.column_names != PAIR_COLUMNS:
         source = load_preference_dataset(source, on_bad_row=on_bad_row)
     rows = tokenize_dataset(source, tokenizer, max_length=max_length, on_bad_row=on_bad_row)
     refuse_more_tokens_than_positions(rows, usable_positions(base))
+    refuse_unknown_tokens(rows, len(base.get_input_embeddings().weight))
     return rows
 
 
@@ -57,4 +59,24 @@ def refuse_more_tokens_than_positions(dataset: Dataset, positions: int | None) -
         raise DataError(
             f"a prompt and its response have {longest} tokens, and the base has {positions} positions.",
             hint=f"lower max_length to at most {positions}",
+        )
+
+
+def refuse_unknown_tokens(dataset: Dataset, known: int) -> None:
+    """Stop before a token that the base has no embedding of.
+
+    Args:
+        dataset: tokenized pairs.
+        known: rows of the base's input embedding.
+
+    Raises:
+        DataError: with the largest token.
+    """
+    sides = ("prompt_ids", "chosen_ids", "rejected_ids")
+    largest = max((max(row[side], default=0) for row in dataset for side in sides), default=0)
+    if largest >= known:
+        raise DataError(
+            f"the data hold the token {largest}, and the base's input embedding has {known} rows.",
+            hint="use the base's own tokenizer, or give the base rows for what was added to it "
+            "(resize_token_embeddings) and save it",
         )

@@ -26,7 +26,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ..core import BaseStates
 from ..data import Anchor, PreferenceCollator
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from .anchors import sample_anchors
 from .arguments import QAdapterTrainingArguments
@@ -125,7 +125,8 @@ class QAdapterTrainer(CheckpointingTrainer):
         super().__init__(
             model=model,
             args=args,
-            data_collator=data_collator or PreferenceCollator(_pad_id(tokenizer)),
+            # Every base has a token 0; one that was added for padding may have no row in the embedding.
+            data_collator=data_collator or PreferenceCollator(pad_token_id=0),
             train_dataset=train_dataset,
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
@@ -327,10 +328,3 @@ class QAdapterTrainer(CheckpointingTrainer):
 
     def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
         return torch.utils.data.SequentialSampler(eval_dataset) if self.args.world_size == 1 else None
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase) -> int:
-    for token_id in (tokenizer.pad_token_id, tokenizer.eos_token_id):
-        if token_id is not None:
-            return token_id
-    raise DataError("the tokenizer has neither a pad nor an EOS token.", hint="set tokenizer.pad_token")
