@@ -38,7 +38,9 @@ def token_rows(
         source = load_preference_dataset(source, on_bad_row=on_bad_row)
     rows = tokenize_dataset(source, tokenizer, max_length=max_length, on_bad_row=on_bad_row)
     refuse_more_tokens_than_positions(rows, usable_positions(base))
-    refuse_unknown_tokens(rows, len(base.get_input_embeddings().weight))
+    embedding = base.get_input_embeddings()
+    # Its weight may be sharded, and empty here.
+    refuse_unknown_tokens(rows, getattr(embedding, "base_layer", embedding).num_embeddings)
     return rows
 
 
