@@ -22,6 +22,7 @@ from qadapter.errors import ArtifactError, ConfigError, DataError, UnsupportedMo
 from qadapter.model import default_dtype
 from qadapter.train import PRESETS, tokenize_dataset
 from qadapter.train.sampler import LengthGroupedSampler
+from qadapter.train.token_rows import token_rows
 
 
 def pairs(count: int = 8, seed: int = 0) -> Dataset:
@@ -288,6 +289,13 @@ def test_tokens_that_the_base_has_no_embedding_of(tmp_path: Path, tokenizer) -> 
     row = {**pairs(1)[0], "chosen": [{"role": "assistant", "content": "wa <padding> wb"}]}
     with pytest.raises(DataError, match=r"the token 61, and the base's input embedding has 61 rows"):
         QAdapterTrainer(make_base(), arguments(tmp_path), None, Dataset.from_list([row]), None, larger)
+
+
+def test_an_embedding_whose_weight_is_elsewhere_is_known_by_its_size(tokenizer) -> None:
+    """As with ZeRO-3, which leaves an empty tensor in the place of a sharded one."""
+    base = make_base()
+    base.get_input_embeddings().weight.data = torch.empty(0)
+    assert len(token_rows(pairs(2), tokenizer, base, max_length=None, on_bad_row="stop")) == 2
 
 
 @pytest.mark.parametrize("option", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}], ids=str)
