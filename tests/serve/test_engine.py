@@ -26,6 +26,8 @@ GREEDY = Sampling(max_tokens=15, top_logprobs=0)
 class Letters:
     """A tokenizer of one letter per token."""
 
+    all_special_ids = ()
+
     def decode(self, ids: Sequence[int], **_: object) -> str:
         return "".join(chr(97 + token % 26) for token in ids)
 
