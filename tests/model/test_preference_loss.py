@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import oracles
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch.nn.functional as F
 import transformers
 from conftest import (
     FAMILIES,
+    HEADS,
     IDS,
     PAPER,
     RESIDUAL,
@@ -125,6 +128,21 @@ def test_gradient_checkpointing_changes_no_gradient(family: str, batch: dict[str
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-4, atol=5e-5)  # two attention kernels
 
 
+@pytest.mark.parametrize("first", ["train", "checkpointing"])
+def test_checkpointed_layers_run_again_in_the_backward_pass(first: str, batch: dict[str, torch.Tensor]) -> None:
+    model, calls = make_model(), []
+    if first == "train":
+        model.train()
+    model.activation_checkpointing_enable({"use_reentrant": False})
+    if first == "checkpointing":
+        model.train()
+    model.base.base_model.layers[0].mlp.register_forward_pre_hook(lambda *_: calls.append(1))
+    loss = model(**batch).loss
+    assert len(calls) == 2, "the base's pass and the adapter's"
+    loss.backward()
+    assert len(calls) == 3
+
+
 def test_the_frozen_policy_has_no_dropout(batch: dict[str, torch.Tensor]) -> None:
     """GPT-2 drops out by default; π₀ and Q̂ must not be random in train mode."""
     model = make_model("gpt2").train()
@@ -142,15 +160,53 @@ def test_the_frozen_policy_has_no_dropout(batch: dict[str, torch.Tensor]) -> Non
         transformers.Starcoder2Config(
             **SMALL, **IDS, num_attention_heads=4, num_key_value_heads=2, residual_dropout=0.1, embedding_dropout=0.1
         ),
+        # They read it from their config in each pass.
+        transformers.FalconConfig(
+            vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, hidden_dropout=0.3,
+            attention_dropout=0.3, **IDS,
+        ),
+        transformers.PersimmonConfig(
+            **SMALL, **IDS, num_attention_heads=4, hidden_dropout=0.3, attention_dropout=0.3
+        ),
     ],
     ids=lambda config: config.model_type,
 )  # fmt: skip
+@pytest.mark.parametrize("checkpointing", [False, True])
 def test_nor_where_a_family_names_it_otherwise(
-    config: transformers.PretrainedConfig, batch: dict[str, torch.Tensor]
+    config: transformers.PretrainedConfig, checkpointing: bool, batch: dict[str, torch.Tensor]
 ) -> None:
-    model = model_from_config(config, lora=LoraConfig(target_modules=["q_proj", "v_proj", "c_attn"]))
+    lora = LoraConfig(target_modules=["q_proj", "v_proj", "c_attn", "query_key_value"])
+    model = model_from_config(copy.deepcopy(config), lora=lora)
     expected = model(**batch).pair_loss
+    if checkpointing:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     torch.testing.assert_close(model.train()(**batch).pair_loss, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_base_is_the_same_function_in_train_mode(batch: dict[str, torch.Tensor]) -> None:
+    """Gemma 3n clips coefficients of its own there, in place, and goes around the LoRA on them."""
+    config = transformers.Gemma3nTextConfig(
+        **{**SMALL, "num_hidden_layers": 4}, **HEADS, **IDS, vocab_size_per_layer_input=VOCABULARY,
+        hidden_size_per_layer_input=8, sliding_window=64, num_kv_shared_layers=0, altup_coef_clip=0.01,
+    )  # fmt: skip
+    model = model_from_config(config)
+    expected = model(**batch).pair_loss.detach()
+    weights = {name: value.clone() for name, value in model.named_parameters() if "lora_" not in name}
+    model.train()
+    found = model(**batch)
+    torch.testing.assert_close(found.pair_loss, expected, rtol=1e-4, atol=1e-4)
+    found.loss.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    assert all(torch.equal(value, weights[name]) for name, value in model.named_parameters() if name in weights)
+
+
+def test_the_dropout_of_the_lora_is_that_of_the_mode(batch: dict[str, torch.Tensor]) -> None:
+    model = make_model(lora=LoraConfig(target_modules="all-linear", lora_dropout=0.5))
+    torch.testing.assert_close(model(**batch).pair_loss, model(**batch).pair_loss, rtol=0, atol=0)
+    model.train()
+    assert not torch.allclose(model(**batch).pair_loss, model(**batch).pair_loss)
+    assert not model.base.base_model.layers[0].self_attn.training
+    assert not model.base.base_model.layers[0].self_attn.q_proj.base_layer.training
 
 
 def test_padding_on_the_left_is_refused(batch: dict[str, torch.Tensor]) -> None:

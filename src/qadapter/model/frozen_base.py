@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -51,9 +52,30 @@ def freeze_base(base: PreTrainedModel) -> None:
         if isinstance(module, nn.Dropout):
             module.p = 0.0
         # Many models hand a number of theirs to F.dropout instead: dropout, attention_dropout, resid_pdrop.
-        for name, value in vars(module).items():
-            if "drop" in name and isinstance(value, float):
-                setattr(module, name, 0.0)
+        _drop_nothing(module)
+    # Others (Falcon, Persimmon) ask their config in each pass.
+    _drop_nothing(base.config.get_text_config())
+
+
+def _drop_nothing(owner: Any) -> None:
+    for name, value in vars(owner).items():
+        if "drop" in name and isinstance(value, float):
+            setattr(owner, name, 0.0)
+
+
+def rest_base(module: nn.Module) -> None:
+    """Put the base's own modules into eval mode, and leave the LoRA layers inside, with their dropout, as they are.
+
+    In train mode some models compute another function, or write into their weights (Gemma 3n). What can recompute
+    its activations stays as it is, too: transformers does so in train mode alone.
+    """
+    if isinstance(module, BaseTunerLayer):
+        rest_base(module.get_base_layer())
+        return
+    if not hasattr(module, "gradient_checkpointing"):
+        module.training = False
+    for child in module.children():
+        rest_base(child)
 
 
 def lm_head_of(base: PreTrainedModel) -> LMHead:

@@ -15,7 +15,7 @@ from ..core import BaseStates, LMHead, base_states
 from ..errors import ConfigError
 from .constants import QConstants
 from .fingerprint import BaseFingerprint, base_fingerprint
-from .frozen_base import check_lm_head, freeze_base, lm_head_of, refuse_several_devices
+from .frozen_base import check_lm_head, freeze_base, lm_head_of, refuse_several_devices, rest_base
 from .lora import RowRouter, Rows, check_lora, check_rows, lora_config, put_on
 from .lora_options import check_lora_options, check_lora_start
 from .masked_attention import matrix_attention
@@ -65,6 +65,7 @@ class TwoPolicies(PreTrainedModel):
         check_lora(peft_model)
         self.row_router = RowRouter(base)
         check_rows(base, self.row_router)
+        rest_base(base)
         self.window = shortest_window(base)
         reason = why_not_packable(base)
         self.share_prefix = reason is None
@@ -76,6 +77,12 @@ class TwoPolicies(PreTrainedModel):
                 f"{type(base).__name__}: beyond {self.max_positions} positions its RoPE takes other frequencies for "
                 "all rows of a batch; only so many are used."
             )
+
+    def train(self, mode: bool = True) -> TwoPolicies:
+        """Set the mode of the adapter; the base, a constant, is in eval mode either way (`rest_base`)."""
+        super().train(mode)
+        rest_base(self.base)
+        return self
 
     @property
     def base(self) -> PreTrainedModel:
