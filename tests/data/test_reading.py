@@ -255,3 +255,10 @@ def test_empty_source_is_an_error(tmp_path: Path, name: str, text: str) -> None:
 def test_empty_data_set_is_an_error() -> None:
     with pytest.raises(DataError, match="the data set holds no rows"):
         read(datasets.Dataset.from_dict({"chosen": []}))
+
+
+def test_a_list_of_dicts() -> None:
+    rows = list(read_rows([{"prompt": "a"}, 3]))
+    assert rows == [("row 1", {"prompt": "a"}), ("row 2", BadRow("row 2", "not a dict"))]
+    with pytest.raises(DataError, match=r"object of type int[\s\S]*datasets.Dataset, a list of dicts, a file \(.jsonl"):
+        list(read_rows(3))

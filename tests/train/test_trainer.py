@@ -241,12 +241,28 @@ def test_data_in_every_form(tmp_path: Path, tokenizer) -> None:
     implicit = rows.map(
         lambda row: {side: row["prompt"] + row[side] for side in ("chosen", "rejected")}, remove_columns="prompt"
     )
-    forms = [rows, str(file), file, DatasetDict(train=rows), implicit.add_column("location", ["Paris"] * 4)]
+    forms = [rows, list(rows), str(file), file, DatasetDict(train=rows), implicit.add_column("location", ["Paris"] * 4)]
     found = [
         QAdapterTrainer(make_base(), arguments(tmp_path), train_dataset=form, processing_class=tokenizer).train_dataset
         for form in forms
     ]
     assert all(one.to_list() == found[0].to_list() for one in found)
+
+
+def test_other_pairs_than_those_of_the_constructor_can_be_measured(tmp_path: Path, tokenizer) -> None:
+    other = pairs(3, seed=5)
+    args = arguments(tmp_path)
+    expected = QAdapterTrainer(make_base(), args, None, None, other, tokenizer).evaluate()["eval_loss"]
+    trainer = QAdapterTrainer(make_base(), args, None, None, pairs(4), tokenizer)
+    tokens = tokenize_dataset(other, tokenizer, max_length=None)
+    for form in (other, list(other), tokens, list(tokens)):
+        assert trainer.evaluate(form)["eval_loss"] == expected
+    assert trainer.evaluate({"a": other})["eval_a_loss"] == expected
+    assert trainer.predict(other).metrics["test_loss"] == expected
+    with pytest.raises(DataError, match="1 bad row"):
+        trainer.evaluate([{"foo": 1}])
+    with pytest.raises(DataError, match="holds no rows"):
+        trainer.evaluate([])
 
 
 def test_a_trainer_that_its_data_stop_leaves_the_base_as_it_was(tmp_path: Path, tokenizer) -> None:
@@ -291,11 +307,11 @@ def test_tokens_that_the_base_has_no_embedding_of(tmp_path: Path, tokenizer) -> 
         QAdapterTrainer(make_base(), arguments(tmp_path), None, Dataset.from_list([row]), None, larger)
 
 
-def test_an_embedding_whose_weight_is_elsewhere_is_known_by_its_size(tokenizer) -> None:
+def test_an_embedding_whose_weight_is_elsewhere_is_known_by_its_size(tmp_path: Path, tokenizer) -> None:
     """As with ZeRO-3, which leaves an empty tensor in the place of a sharded one."""
     base = make_base()
     base.get_input_embeddings().weight.data = torch.empty(0)
-    assert len(token_rows(pairs(2), tokenizer, base, max_length=None, on_bad_row="stop")) == 2
+    assert len(token_rows(pairs(2), tokenizer, base, arguments(tmp_path))) == 2
 
 
 @pytest.mark.parametrize("option", [{"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"}], ids=str)

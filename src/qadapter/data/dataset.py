@@ -37,7 +37,8 @@ def load_preference_dataset(
     """Read preference pairs of any supported format.
 
     Args:
-        source: a file (.jsonl, .ndjson, .json, .csv, .parquet), a data set, or the id of one on the hub.
+        source: a file (.jsonl, .ndjson, .json, .csv, .parquet), a data set, a list of dicts, or the id of a data set
+            on the hub.
         split: which split of a hub data set.
         style: for DSP raw records, the style whose response is chosen.
         on_bad_row: "stop" or "skip".

@@ -17,7 +17,7 @@ from ..errors import DataError
 from .pairs import BadRow
 
 Row = dict[str, Any]
-Source: TypeAlias = str | Path | datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset
+Source: TypeAlias = str | Path | list[Row] | datasets.Dataset | datasets.DatasetDict | datasets.IterableDataset
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w.-]+)?")
 _MESSAGES = re.compile(r"\s*\[\s*\{\s*['\"](role|content)['\"]\s*:")
@@ -27,7 +27,8 @@ def read_rows(source: Source, split: str = "train") -> Iterator[tuple[str, Row |
     """Read a source row by row.
 
     Args:
-        source: a file (.jsonl, .ndjson, .json, .csv, .parquet), a data set, or the id of one on the hub.
+        source: a file (.jsonl, .ndjson, .json, .csv, .parquet), a data set, a list of dicts, or the id of a data set
+            on the hub.
         split: which split of a hub data set or a `DatasetDict`.
 
     Returns:
@@ -56,6 +57,13 @@ def _open(source: Source, split: str) -> Iterator[tuple[str, Row | BadRow]]:
         source = source[split]
     if isinstance(source, (datasets.Dataset, datasets.IterableDataset)):
         return _dataset_rows(source, "")
+    if isinstance(source, list):
+        return _list_rows(source)
+    if not isinstance(source, (str, Path)):
+        raise DataError(
+            f"no pairs can be read from an object of type {type(source).__name__}.",
+            hint=f"give a datasets.Dataset, a list of dicts, a file ({_SUFFIXES}) or the id of a data set on the hub",
+        )
     path = Path(source)
     if path.is_file():
         if path.suffix.lower() not in _READERS:
@@ -196,6 +204,12 @@ def _dataset_rows(source: datasets.Dataset | datasets.IterableDataset, name: str
     for number, row in enumerate(source.with_format(None), start=1):
         location = f"{name} row {number}".strip()
         yield location, _decoded(row, location)
+
+
+def _list_rows(rows: list[Row]) -> Iterator[tuple[str, Row | BadRow]]:
+    for number, row in enumerate(rows, start=1):
+        location = f"row {number}"
+        yield location, _decoded(row, location) if isinstance(row, dict) else BadRow(location, "not a dict")
 
 
 def _hub_rows(name: str, split: str) -> Iterator[tuple[str, Row | BadRow]]:

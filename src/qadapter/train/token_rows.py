@@ -10,16 +10,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data import PAIR_COLUMNS, load_preference_dataset
 from ..errors import DataError
 from ..model.positions import usable_positions
+from .arguments import QAdapterTrainingArguments
 from .dataset import tokenize_dataset
 
 
 def token_rows(
-    source: Any,
-    tokenizer: PreTrainedTokenizerBase,
-    base: PreTrainedModel,
-    *,
-    max_length: int | None,
-    on_bad_row: str,
+    source: Any, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel, args: QAdapterTrainingArguments
 ) -> Dataset:
     """Read and tokenize pairs, and check that the base can take them.
 
@@ -27,7 +23,7 @@ def token_rows(
         source: in any form that `load_preference_dataset` reads.
         tokenizer: the base model's.
         base: the base, which is only looked at.
-        max_length, on_bad_row: as in `tokenize_dataset`.
+        args: of the run.
 
     Raises:
         DataError: what `load_preference_dataset` and `tokenize_dataset` refuse, more tokens than positions, or tokens
@@ -35,13 +31,20 @@ def token_rows(
     """
     # These we have read already. A stream may not know its columns.
     if not isinstance(source, Dataset) or source.column_names != PAIR_COLUMNS:
-        source = load_preference_dataset(source, on_bad_row=on_bad_row)
-    rows = tokenize_dataset(source, tokenizer, max_length=max_length, on_bad_row=on_bad_row)
+        source = load_preference_dataset(source, on_bad_row=args.on_bad_row)
+    rows = tokenize_dataset(source, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
     refuse_more_tokens_than_positions(rows, usable_positions(base))
     embedding = base.get_input_embeddings()
     # Its weight may be sharded, and empty here.
     refuse_unknown_tokens(rows, getattr(embedding, "base_layer", embedding).num_embeddings)
     return rows
+
+
+def are_token_rows(source: Any) -> bool:
+    """Whether a source, other than a file, holds pairs as `token_rows` makes them."""
+    if isinstance(source, Dataset):
+        return "prompt_ids" in source.column_names
+    return isinstance(source, list) and any(isinstance(row, dict) and "prompt_ids" in row for row in source[:1])
 
 
 def refuse_more_tokens_than_positions(dataset: Dataset, positions: int | None) -> None:

@@ -41,7 +41,7 @@ from .metrics import preference_metrics
 from .precision import refuse_float16
 from .processes import from_main_process
 from .sampler import LengthGroupedSampler
-from .token_rows import token_rows
+from .token_rows import are_token_rows, token_rows
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +99,7 @@ class QAdapterTrainer(CheckpointingTrainer):
         refuse_float16(base.dtype)
 
         def tokenized(source: Any) -> Any:
-            if source is None:
-                return None
-            limits: dict[str, Any] = {"max_length": args.max_length, "on_bad_row": args.on_bad_row}
-            return token_rows(source, tokenizer, base, **limits)
+            return None if source is None else token_rows(source, tokenizer, base, args)
 
         # Before the LoRA is put on: what goes wrong here leaves the base as it was.
         train_dataset = tokenized(train_dataset)
@@ -281,11 +278,22 @@ class QAdapterTrainer(CheckpointingTrainer):
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Batches of all held-out pairs: `dataloader_drop_last` is about the steps of training."""
+        if eval_dataset is not None and not isinstance(eval_dataset, str):
+            eval_dataset = self._tokenized(eval_dataset)
         dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
             return super().get_eval_dataloader(eval_dataset)
         finally:
             self.args.dataloader_drop_last = dropped
+
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
+        return super().get_test_dataloader(self._tokenized(test_dataset))
+
+    def _tokenized(self, source: Any) -> Any:
+        if are_token_rows(source):
+            return source
+        model: QAdapterForCausalLM = self.accelerator.unwrap_model(self.model)
+        return token_rows(source, self.processing_class, model.base, self.args)
 
     def evaluation_loop(
         self,
