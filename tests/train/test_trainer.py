@@ -161,6 +161,12 @@ def test_fields_that_would_make_it_another_method_are_refused(tmp_path: Path, fi
         arguments(tmp_path, **{field: True if "16" in field else 0.1})
 
 
+def test_the_debug_hooks_of_transformers_are_refused(tmp_path: Path) -> None:
+    """Before the model is loaded; they ended the first step in an error of torch."""
+    with pytest.raises(ConfigError, match=r"^debug sets hooks of transformers"):
+        arguments(tmp_path, debug="underflow_overflow")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_autocast_changes_rounding_alone(tmp_path: Path, tokenizer, dtype: torch.dtype) -> None:
     """`bf16: true`, as many a config of TRL has it, whatever the base is stored in."""

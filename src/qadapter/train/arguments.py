@@ -32,10 +32,11 @@ def check_anchors(anchors: int | None, anchor_coef: float | None) -> None:
         )
 
 
-# Fields of TrainingArguments under which the method would be another one, or that the trainer never looks at.
+# Fields of TrainingArguments under which the method would be another one, or that do not work with this trainer.
 _REFUSED = {
     "neftune_noise_alpha": "adds other noise to the base's pass than to the adapter's: Q would not be a difference.",
     "label_smoothing_factor": "is for losses over classes; this one is over pairs.",
+    "debug": "sets hooks of transformers that measure every tensor, which fails on the masks of a batch of pairs.",
     "fp16": "scales a loss whose gradients pass through frozen weights in float16; use bf16.",
     "bf16_full_eval": "leaves the model where it was loaded until training; the weights' dtype is `dtype`.",
     "fp16_full_eval": "leaves the model where it was loaded until training; the weights' dtype is `dtype`.",
