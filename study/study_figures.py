@@ -24,6 +24,11 @@ def load(name: str, part: str) -> Results | None:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
+def loaded(name: str, *parts: str) -> list[Results]:
+    """The result files of those parts that have been run."""
+    return [found for part in parts if (found := load(name, part)) is not None]
+
+
 def default_of(results: Results) -> Results:
     """The line of the default preset."""
     (line,) = [line for line in results["lines"] if line["label"] == "default"]
@@ -35,8 +40,7 @@ def beside_default(name: str) -> Results | None:
 
     The reference of every part is the same DPO: the first stands for all.
     """
-    methods = load(name, "methods")
-    parts = [part for part in (load(name, part) for part in MORE_BASELINES) if part is not None]
+    methods, parts = load(name, "methods"), loaded(name, *MORE_BASELINES)
     if methods is None or not parts:
         return None
     more = [line for part in parts[1:] for line in part["lines"] if line["label"] != part["reference"]]
@@ -181,7 +185,7 @@ def summary() -> Results:
     """The content of study/summary.json."""
     found: Results = {}
     for name in SETS:
-        parts = [part for part in (load(name, part) for part in ("methods", *MORE_BASELINES)) if part is not None]
+        parts = loaded(name, "methods", *MORE_BASELINES)
         if not parts:
             continue
         default = gains(default_of(parts[0]), parts[0])

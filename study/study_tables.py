@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from study_figures import SETS, Results, base_behaviour, beside_default, figures, load, margin, trained
+from study_figures import SETS, Results, base_behaviour, beside_default, figures, load, loaded, margin, trained
 
 NAMES = {
     "academy": "DSP academy", "business": "DSP business", "harmless": "HH harmless", "politeness": "politeness",
@@ -149,7 +149,7 @@ def pairs_part() -> str:
     """What flipped labels cost in accuracy, on many pairs."""
 
     def content(name: str, results: Results) -> list[str]:
-        parts = [part for part in (results, load(name, "brakes"), load(name, "lighter")) if part is not None]
+        parts = [results, *loaded(name, "brakes", "lighter")]
         lines, runs = ([one for part in parts for one in part[key]] for key in ("lines", "runs"))
         accuracy = {line["label"]: trained(line)["figures"]["preference.accuracy"] for line in lines}
         rows = []

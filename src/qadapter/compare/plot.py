@@ -49,11 +49,12 @@ def _draw(results: dict[str, Any]) -> Any:
     axis.annotate(
         "base", (0.0, base["y"]["value"]), xytext=(6, -10), textcoords="offset points", fontsize=7, color=BASE
     )
-    scale = scale_of(results["frontier_x"]["name"])
-    if scale is SQUARE_ROOT:
+    label = f"forgetting: {results['frontier_x']['label']}"
+    if scale_of(results["frontier_x"]["name"]) is SQUARE_ROOT:
         # Where the lines between the points are straight: they are what areas and equal behaviour are read off.
         axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda u: np.sign(u) * u**2))
-    axis.set_xlabel(f"forgetting: {results['frontier_x']['label']}", fontsize=8)
+        label += ", square-root scale"
+    axis.set_xlabel(label, fontsize=8)
     axis.set_ylabel(textwrap.fill(f"behaviour: {results['frontier_y']['label']}", _LABEL_WIDTH), fontsize=8)
     legend = axis.legend(fontsize=8, frameon=False, loc="best")
     for text in legend.get_texts():

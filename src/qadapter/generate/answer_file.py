@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from ..data.whole_file import write_whole
 from ..errors import DataError
 from ..model import QAdapterForCausalLM
 from .answers import answer_prompts, encode_prompts
@@ -145,9 +145,7 @@ def _read_done(
 
 def _write_in_order(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """Replace the file as a whole: it is never seen half-written."""
-    ordered = out.with_name(out.name + ".part")
-    ordered.write_text("".join(map(_as_line, lines)), encoding="utf-8")
-    os.replace(ordered, out)
+    write_whole(out, "".join(map(_as_line, lines)))
 
 
 def _as_line(line: Mapping[str, Any]) -> str:
