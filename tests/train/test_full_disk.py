@@ -82,7 +82,8 @@ def test_a_checkpoint_that_does_not_fit(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(2**30, 2**30, 0))
     owner, name = (QAdapterForCausalLM, "save_pretrained") if where == "adapter" else (torch, "save")
     monkeypatch.setattr(owner, name, full)
-    said = rf"{tmp_path}/checkpoint-1 cannot be written: the disk is full \(0 MiB free\)[\s\S]*{tmp_path} --resume"
+    what = rf"{tmp_path}/checkpoint-1 cannot be written: too little room on the disk \(0 MiB are free\)"
+    said = rf"{what}[\s\S]*{tmp_path} --resume"
     with pytest.raises(QAdapterError, match=said):
         trainer.train()
 

@@ -34,7 +34,7 @@ def named_full_disk(folder: Path, output_dir: Path) -> Iterator[None]:
         if isinstance(error, QAdapterError) or not _is_full(error, output_dir):
             raise
         raise QAdapterError(
-            f"{folder} cannot be written: the disk is full ({_free(output_dir) / 2**20:.0f} MiB free).",
+            f"{folder} cannot be written: too little room on the disk ({_free(output_dir) / 2**20:.0f} MiB are free).",
             hint="make room, and go on from the last complete checkpoint: qadapter train --output-dir "
             f"{shlex.quote(str(output_dir))} --resume (in Python: resume_from_checkpoint)",
         ) from error
