@@ -35,7 +35,8 @@ def train_rloo(run: Run) -> Trained:
     """`trl.RLOOTrainer` on the prompts of the pairs.
 
     The reward model is the one that is named, or is trained on the same pairs first. A step sees as many prompts as the
-    steps of other methods see pairs; the answers are the policy's own.
+    steps of other methods see pairs; the answers are the policy's own, and go through the policy as many at a time as
+    there are pairs in a batch: the loss is a mean over answers, so the gradient is that of all of them at once.
 
     Raises:
         ConfigError: fewer prompts than one step takes, or a reward model whose weights cannot be had.
@@ -49,12 +50,14 @@ def train_rloo(run: Run) -> Trained:
     with trl_allowed():
         from trl import RLOOConfig, RLOOTrainer
 
+        shared = trl_arguments(run)
+        shared["gradient_accumulation_steps"] *= own["num_generations"]
         config = RLOOConfig(
             beta=own["beta"],
             num_generations=own["num_generations"],
             max_completion_length=own["max_completion_length"],
             temperature=own["temperature"],
-            **trl_arguments(run, rows_per_pair=own["num_generations"]),
+            **shared,
         )
         trainer_class = functools.partial(
             RLOOTrainer,
