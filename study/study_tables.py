@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from study_figures import SETS, Results, base_behaviour, beside_default, figures, load, loaded, margin, trained
+from study_figures import figures
+from study_lines import SETS, Results, base_behaviour, beside_default, load, loaded, margin, trained
 
 NAMES = {
     "academy": "DSP academy", "business": "DSP business", "harmless": "HH harmless", "politeness": "politeness",
@@ -53,6 +54,7 @@ def methods_part(of: Results) -> str:
                 f"{one['answers_repeating']:.0%}",
                 number(one["answers_tokens"], ".0f"),
                 number(one["pair_accuracy"], ".2f"),
+                number(one["logp_margin_gain"], "+.1f"),
                 number(one["kl_to_base"], ".4f"),
                 number(one["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
                 number(one["kl_vs_any_dpo_at_strength_1"], ".2f"),
@@ -64,9 +66,9 @@ def methods_part(of: Results) -> str:
             ]
             for label, one in found["methods"].items()
         ]
-        head = ["method", "behaviour gained", "answers in a loop", "tokens", "pair accuracy", "KL to the base",
-                "KL ÷ DPO's", "÷ any DPO's at 1", "÷ any DPO's at most", "the same on documents", "default's KL ÷ its",
-                "at worst on its dial", "benchmarks, points"]  # fmt: skip
+        head = ["method", "behaviour gained", "answers in a loop", "tokens", "pair accuracy", "log-prob margin gained",
+                "KL to the base", "KL ÷ DPO's", "÷ any DPO's at 1", "÷ any DPO's at most", "the same on documents",
+                "default's KL ÷ its", "at worst on its dial", "benchmarks, points"]  # fmt: skip
         parts += [
             f"### {NAMES[name]}",
             f"{found['pairs']} pairs. The judge ranks {found['judge']['accuracy']:.0%} of the held-out pairs as their "
@@ -93,7 +95,7 @@ def variants_part(part: str) -> str:
                 gained(one),
                 f"{one['answers_repeating']:.0%}",
                 number(one["pair_accuracy"], ".2f"),
-                f"{trained(line)['figures']['preference.logp_margin'] - margin(results):+.1f}",
+                number(one["logp_margin_gain"], "+.1f"),
                 number(one["kl_to_base"], ".4f"),
                 number(trained(line)["figures"]["retention.kl.document"], ".4f"),
             ]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from study_figures import SETS, beside_default, load, summary
+from study_figures import summary
+from study_lines import SETS, beside_default, load
 from study_tables import cost_part, methods_part, noise_part, pairs_part, rates_part, reach_part, variants_part
 
 from qadapter.compare.plot import frontier_png

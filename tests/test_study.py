@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from qadapter.compare.frontier import Point, area_under
+from qadapter.compare.frontier import Dial, Point, area_under
 from qadapter.compare.frontier_figures import frontier_figures
 from qadapter.compare.scale import scale_of
 
@@ -43,14 +43,17 @@ RESULTS = [*STUDY.glob("results/*.*.json"), *STUDY.parent.glob("results/compare*
 def test_areas_and_costs_are_those_of_the_points_beside_them(path: Path) -> None:
     results = json.loads(path.read_text(encoding="utf-8"))
     scale = scale_of(results["frontier_x"]["name"])
-    points = {
-        line["label"]: {one["strength"]: Point(one["x"]["value"], one["y"]["value"]) for one in line["points"]}
+    dials = {
+        line["label"]: Dial(
+            [Point(one["x"]["value"], one["y"]["value"]) for one in line["points"]], line["dial_from_base"]
+        )
         for line in results["lines"]
     }
-    reference = points[results["reference"]]
+    (reference,) = [line for line in results["lines"] if line["label"] == results["reference"]]
+    trained = dials[reference["label"]].points[[one["strength"] for one in reference["points"]].index(1)]
     for line in results["lines"]:
-        own = list(points[line["label"]].values())
-        again = frontier_figures(own, list(reference.values()), reference[1], scale)
+        own = dials[line["label"]]
+        again = frontier_figures(own, dials[reference["label"]], trained, scale)
         assert {name: line[name] for name in again} == again
         assert line["area"] == pytest.approx(area_under(own, results["x_limit"], scale), abs=1e-12)
 
@@ -65,18 +68,32 @@ def test_every_set_has_its_plot(summarize: ModuleType) -> None:
 
 
 def test_further_baselines_are_drawn_beside_the_default(summarize: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = sys.modules["study_figures"]
+    lines = sys.modules["study_lines"]
+    drawn = [line["label"] for line in summarize.beside_default("business")["lines"]]
+    assert drawn[:6] == ["default", "DPO", "RPO", "IPO", "KTO", "ORPO"]
+    load = lines.load
+    monkeypatch.setattr(lines, "load", lambda name, part: load(name, part) if part == "methods" else None)
+    assert summarize.beside_default("business") is None
 
-    def part(*labels: str) -> dict[str, object]:
-        return {"reference": "DPO", "lines": [{"label": label} for label in labels]}
 
-    found = {
-        "methods": part("paper", "default", "DPO", "SFT"),
-        "others": part("DPO", "KTO"),
-        "rloo": part("DPO", "RLOO"),
-    }
-    monkeypatch.setattr(figures, "load", lambda _, name: found.get(name))
-    drawn = summarize.beside_default("academy")
-    assert [line["label"] for line in drawn["lines"]] == ["default", "DPO", "KTO", "RLOO"]
-    del found["others"], found["rloo"]
-    assert summarize.beside_default("academy") is None
+@pytest.mark.parametrize("name", ["business", "ultrafeedback"])
+def test_further_baselines_stand_beside_the_base_and_the_dpo_of_the_table(summarize: ModuleType, name: str) -> None:
+    """Their runs had a base and a DPO of their own, in another precision."""
+    lines = sys.modules["study_lines"]
+    methods, others = lines.load(name, "methods"), lines.load(name, "others")
+    merged = {line["label"]: line for line in lines.all_methods(name)["lines"]}
+    assert merged["DPO"] == lines.reference_of(methods)
+    assert lines.base_behaviour(methods) != lines.base_behaviour(others)
+    for own in others["lines"][1:]:
+        line = merged[own["label"]]
+        assert line["points"][0]["y"]["value"] == pytest.approx(lines.base_behaviour(methods))
+        for point in line["points"][1:]:
+            assert point["y"]["value"] - lines.base_behaviour(methods) == pytest.approx(point["gain"]["value"])
+        beside, gain = line["at_reference"], lines.trained(merged["DPO"])["gain"]["value"]
+        assert beside["reached"] == (max(point["gain"]["value"] for point in line["points"][1:]) >= gain)
+        if beside["reached"]:
+            assert beside["reference_x"] == lines.trained(merged["DPO"])["x"]["value"]
+    said = summarize.summary()["sets"][name]["methods"]["RPO"]
+    rpo = lines.line_of(others, "RPO")
+    wider = lines.trained(rpo)["figures"]["preference.logp_margin"] - others["base"]["preference.logp_margin"]
+    assert said["logp_margin_gain"] == pytest.approx(wider)

@@ -19,7 +19,7 @@ from qadapter.baselines import TrainingJob, scaled_adapter
 from qadapter.cli.config import build
 from qadapter.compare import TYPES, compare_results, make_plan, results, run_comparison, running, write_reports
 from qadapter.compare.code_digest import code_digest
-from qadapter.compare.frontier import Point, area_under, cost_of
+from qadapter.compare.frontier import Dial, Point, area_under, cost_of
 from qadapter.compare.methods import lines_of
 from qadapter.compare.scale import SQUARE_ROOT
 from qadapter.errors import ConfigError, DataError, MissingExtraError, QAdapterError
@@ -73,10 +73,10 @@ def test_results_and_resuming(
         for point, (_, y) in zip(line["points"][1:], points[1:], strict=True):
             assert point["gain"]["value"] == pytest.approx(y - points[0].y)
             assert point["gain"]["low"] <= point["gain"]["value"] <= point["gain"]["high"]
-        assert line["area"] == pytest.approx(area_under(points, results["x_limit"], SQUARE_ROOT))
+        assert line["area"] == pytest.approx(area_under(Dial(points), results["x_limit"], SQUARE_ROOT))
         assert line["area_by_seed"] == pytest.approx([line["area"]])
         behaviour = line["at_reference"]["behaviour"]
-        assert line["at_reference"]["x"] == cost_of(points, behaviour, SQUARE_ROOT)
+        assert line["at_reference"]["x"] == cost_of(Dial(points), behaviour, SQUARE_ROOT)
         assert line["cost"]["pairs"] == 8
         assert line["cost"]["decode_time_vs_base"].keys() == {"0.5", "1"}
     trained_point = dpo["points"][2]

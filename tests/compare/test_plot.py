@@ -12,7 +12,7 @@ from qadapter.compare.plot import frontier_svg
 pytest.importorskip("matplotlib")
 
 
-def results(axis: str) -> dict[str, Any]:
+def results(axis: str, *, from_base: bool = True) -> dict[str, Any]:
     """One method at forgetting 0, 1/4 and 1."""
     points = [
         {"strength": strength, **{name: {"value": value, "low": value, "high": value} for name, value in at.items()}}
@@ -22,7 +22,7 @@ def results(axis: str) -> dict[str, Any]:
         "frontier_x": {"name": axis, "label": "what is lost"},
         "frontier_y": {"name": "y", "label": "what is gained"},
         "reference": "none",
-        "lines": [{"label": "mine", "method": "qadapter", "points": points}],
+        "lines": [{"label": "mine", "method": "qadapter", "dial_from_base": from_base, "points": points}],
     }
 
 
@@ -36,3 +36,9 @@ def test_the_axis_has_the_scale_of_the_frontier(axis: str, share: float) -> None
     left, middle, right = map(float, drawn.groups())
     assert (middle - left) / (right - left) == pytest.approx(share, abs=1e-3)
     assert ("square-root scale" in svg) == (axis == "kl_to_base")
+
+
+def test_nothing_is_drawn_between_the_base_and_a_dial_that_does_not_begin_at_it() -> None:
+    drawn = re.search(r'<path d="([^"]*)"[^>]*stroke: #d9622b', frontier_svg(results("tasks", from_base=False)))
+    assert drawn is not None
+    assert len(re.findall("[ML]", drawn.group(1))) == 2

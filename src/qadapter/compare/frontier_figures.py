@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from .frontier import Point, cost_of
+from .frontier import Dial, Point, cost_of
 from .scale import Scale
 
 _SHARES = (0.5, 0.75, 1.0)
 
 
-def frontier_figures(
-    points: Sequence[Point], reference: Sequence[Point], trained: Point, scale: Scale
-) -> dict[str, Any]:
+def frontier_figures(dial: Dial, reference: Dial, trained: Point, scale: Scale) -> dict[str, Any]:
     """The least forgetting at which a line shows what the reference shows.
 
     Args:
-        points: of the line along its dial, the base first.
-        reference: those of the reference.
-        trained: the reference's at strength 1.
+        dial: the line.
+        reference: the line that it is compared with.
+        trained: the reference's point of strength 1.
         scale: of forgetting.
 
     Returns:
@@ -27,18 +24,16 @@ def frontier_figures(
                          which the line reaches that behaviour, null where it does not; empty where it gained nothing
         at_reference     see `_at_reference`; null where the reference gained nothing
     """
-    start = points[0].y
+    start = dial.points[0].y
     gain = trained.y - start
     levels = [{"share": share, "behaviour": start + share * gain} for share in _SHARES] if gain > 0 else []
     return {
-        "equal_behaviour": [{**level, "x": cost_of(points, level["behaviour"], scale)} for level in levels],
-        "at_reference": _at_reference(points, reference, trained, scale) if gain > 0 else None,
+        "equal_behaviour": [{**level, "x": cost_of(dial, level["behaviour"], scale)} for level in levels],
+        "at_reference": _at_reference(dial, reference, trained, scale) if gain > 0 else None,
     }
 
 
-def _at_reference(
-    points: Sequence[Point], reference: Sequence[Point], trained: Point, scale: Scale
-) -> dict[str, Any] | None:
+def _at_reference(dial: Dial, reference: Dial, trained: Point, scale: Scale) -> dict[str, Any] | None:
     """Forgetting at equal behaviour, against the reference as it was trained, and against it with the dial.
 
     Where the line does not reach the reference's behaviour at strength 1 (`reached` false), the two are compared at the
@@ -49,11 +44,11 @@ def _at_reference(
         that behaviour), ratio = x / reference_x, ratio_dialled. The ratios compare at equal behaviour alone, so
         reference_x and ratio are null where it is not reached. None where the line never gains anything.
     """
-    reached = cost_of(points, trained.y, scale) is not None
-    level = trained.y if reached else max(point.y for point in points)
-    if level <= points[0].y:
+    reached = cost_of(dial, trained.y, scale) is not None
+    level = trained.y if reached else max(point.y for point in dial.points)
+    if level <= dial.points[0].y:
         return None
-    x, dialled = cost_of(points, level, scale), cost_of(reference, level, scale)
+    x, dialled = cost_of(dial, level, scale), cost_of(reference, level, scale)
     return {
         "behaviour": level,
         "reached": reached,

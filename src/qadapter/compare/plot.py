@@ -33,7 +33,9 @@ def _draw(results: dict[str, Any]) -> Any:
     figure, (axis,) = subplots(1, _SIZE, "baselines")
     for line, color, style in zip(results["lines"], *_styles(results["lines"], results["reference"]), strict=True):
         points = sorted(line["points"], key=lambda point: point["strength"])
-        x, y = ([point[name]["value"] for point in points] for name in ("x", "y"))
+        # What is drawn as a line is what areas and equal behaviour are read off.
+        joined = points if line["dial_from_base"] else points[1:]
+        x, y = ([point[name]["value"] for point in joined] for name in ("x", "y"))
         axis.plot(x, y, color=color, linestyle=style, linewidth=1.8, label=line["label"], zorder=2)
         for point in points[1:]:
             axis.errorbar(
@@ -51,7 +53,6 @@ def _draw(results: dict[str, Any]) -> Any:
     )
     label = f"forgetting: {results['frontier_x']['label']}"
     if scale_of(results["frontier_x"]["name"]) is SQUARE_ROOT:
-        # Where the lines between the points are straight: they are what areas and equal behaviour are read off.
         axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda u: np.sign(u) * u**2))
         label += ", square-root scale"
     axis.set_xlabel(label, fontsize=8)

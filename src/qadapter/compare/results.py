@@ -11,7 +11,7 @@ from ..evaluate import Interval
 from ..evaluate.judges.cost import Cost
 from .axes import axis_label, behaviour, forgetting, gained
 from .code_digest import mixed_code
-from .frontier import Point, area_under
+from .frontier import Dial, Point, area_under
 from .frontier_figures import frontier_figures
 from .interval import over_prompts_and_seeds
 from .methods import Line
@@ -31,10 +31,11 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         base                    figures of the base
         lines                   one per line of the frontier: label, method, hyperparameters (of the best candidate, as
                                 given), trained_with (all of them, defaults included), at_edge (see `_at_edge`),
-                                interpolation, label_noise, points [{strength, x, y, figures}] with {value, low, high}
-                                each and the base first, area, area_by_seed, equal_behaviour, at_reference, cost. Points
-                                but the base's have also gain, y less the base's, paired by prompt; where tasks were
-                                measured tasks_drop, the mean drop of those in which more is better
+                                interpolation, label_noise, dial_from_base (see `Dial`), points [{strength, x, y,
+                                figures}] with {value, low, high} each and the base first, area, area_by_seed,
+                                equal_behaviour, at_reference, cost. Points but the base's have also gain, y less the
+                                base's, paired by prompt; where tasks were measured tasks_drop, the mean drop of those
+                                in which more is better
         runs                    one per training run, those of sweeps included: label, hyperparameters, seed, drawn, and
                                 its figures at strength 1; null or absent where a diverged run has no number
         judging                 judge → what its server was asked for all finished measurements (see `Cost`)
@@ -45,8 +46,8 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
     arguments = plan.arguments
     by_label = {result.line.label: result for result in comparison.lines}
     reference = by_label[plan.reference.label]
-    points = {label: _mean_points(plan, comparison.base, result) for label, result in by_label.items()}
-    trained = _trained(points[plan.reference.label], reference)
+    dials = {label: _mean_dial(plan, comparison.base, result) for label, result in by_label.items()}
+    trained = _trained(dials[plan.reference.label], reference)
     judging = _judging(plan, comparison)
     limit = arguments.x_limit if arguments.x_limit is not None else trained.x
     return {
@@ -58,9 +59,7 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         "lines": [
             {
                 **_line(plan, comparison.base, result, limit),
-                **frontier_figures(
-                    points[label], points[plan.reference.label], trained, scale_of(arguments.frontier_x)
-                ),
+                **frontier_figures(dials[label], dials[plan.reference.label], trained, scale_of(arguments.frontier_x)),
                 "cost": _cost(result),
             }
             for label, result in by_label.items()
@@ -74,12 +73,15 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
 def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[str, Any]:
     best = result.candidates[result.best]
     start = Point(0.0, behaviour(base, plan.frontier_y).value)
+    from_base = _from_base(plan, result)
     per_seed = [
-        [start, *(_point(plan, base, records[number]) for records in result.records.values())]
+        Dial(
+            [start, *(_point(plan, base, records[number]) for _, records in sorted(result.records.items()))], from_base
+        )
         for number in range(len(plan.arguments.seeds))
     ]
     scale = scale_of(plan.arguments.frontier_x)
-    mean = _mean_points(plan, base, result)
+    mean = _mean_dial(plan, base, result)
     return {
         "label": result.line.label,
         "method": result.line.method,
@@ -88,6 +90,7 @@ def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[s
         "at_edge": _at_edge(result.line, best.hyperparameters),
         "interpolation": result.line.interpolation,
         "label_noise": result.line.label_noise,
+        "dial_from_base": from_base,
         "points": [
             _interval_point(plan, base, strength, records)
             for strength, records in sorted([(0.0, [base]), *result.records.items()])
@@ -132,18 +135,24 @@ def _point(plan: Plan, base: _Record, record: _Record) -> Point:
     )  # fmt: skip
 
 
-def _mean_points(plan: Plan, base: _Record, result: LineResult) -> list[Point]:
-    """The line's points, means over seeds; the base first, then by strength."""
+def _from_base(plan: Plan, result: LineResult) -> bool:
+    """Whether the dial begins at the base: baselines' does, ours where α₀ = α̃ (see `core.policy_mixture`)."""
+    constants = plan.runs[result.line.label, result.best][0].inputs["hyperparameters"]
+    return bool(constants.get("alpha_0") == constants.get("alpha_tilde"))
+
+
+def _mean_dial(plan: Plan, base: _Record, result: LineResult) -> Dial:
+    """The line's points, means over seeds."""
     points = [Point(0.0, behaviour(base, plan.frontier_y).value)]
     for _, records in sorted(result.records.items()):
         found = [_point(plan, base, record) for record in records]
         points.append(Point(statistics.fmean(p.x for p in found), statistics.fmean(p.y for p in found)))
-    return points
+    return Dial(points, _from_base(plan, result))
 
 
-def _trained(points: Sequence[Point], result: LineResult) -> Point:
+def _trained(dial: Dial, result: LineResult) -> Point:
     """The point of strength 1."""
-    return points[1 + sorted(result.records).index(1.0)]
+    return dial.points[1 + sorted(result.records).index(1.0)]
 
 
 def _figures(records: Sequence[_Record], base: _Record) -> dict[str, Any]:
