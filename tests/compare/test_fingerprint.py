@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from qadapter.compare.fingerprint import benchmark_inputs, evaluation_inputs
-from qadapter.evaluate import EvaluationArguments
+from qadapter.evaluate import EvaluationArguments, local_tasks
 from qadapter.evaluate.judges import JudgeArguments
 
 
@@ -16,18 +17,45 @@ def inputs(reward_model: str) -> dict[str, object]:
     return evaluation_inputs(EvaluationArguments(), judging, with_benchmarks=False)
 
 
-def test_a_task_file_is_its_content_and_its_name(tmp_path: Path) -> None:
-    def of(name: str) -> dict[str, object]:
-        return benchmark_inputs(EvaluationArguments(tasks=[str(tmp_path / name), "hellaswag"]))
+ROW = {"ctx": "a man sits. he", "ctx_a": "a man sits.", "ctx_b": "he", "endings": ["runs.", "stands."], "label": 1}
 
-    for name in ("one.jsonl", "two.jsonl"):
-        (tmp_path / name).write_text("{}\n")
-    (tmp_path / "moved").mkdir()
-    (tmp_path / "moved" / "one.jsonl").write_text("{}\n")
-    assert of("moved/one.jsonl") == of("one.jsonl")
-    assert of("two.jsonl") != of("one.jsonl"), "its scores stand under its name"
-    (tmp_path / "one.jsonl").write_text('{"a": 1}\n')
-    assert of("moved/one.jsonl") != of("one.jsonl")
+
+def of_task(path: Path) -> dict[str, object]:
+    return benchmark_inputs(EvaluationArguments(tasks=[str(path), "hellaswag"]))
+
+
+def write(path: Path, row: dict[str, object]) -> Path:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(row) + "\n")
+    return path
+
+
+def test_a_task_file_is_what_it_asks_and_its_name(tmp_path: Path) -> None:
+    before = of_task(write(tmp_path / "one.jsonl", ROW))
+    assert of_task(write(tmp_path / "moved" / "one.jsonl", {"source": "x", **ROW})) == before, "asks the same"
+    assert of_task(write(tmp_path / "two.jsonl", ROW)) != before, "its scores stand under its name"
+    assert of_task(write(tmp_path / "one.jsonl", {**ROW, "label": 0})) != before
+
+
+def test_a_task_file_that_is_asked_otherwise_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers to other questions are no pairs with those that a comparison has finished."""
+    file = write(tmp_path / "one.jsonl", ROW)
+    before = of_task(file)
+    (schema,) = (schema for schema in local_tasks.SCHEMAS if schema.name == "hellaswag")
+    as_once = schema._replace(convert=lambda row: schema.convert({**row, "ctx_a": None}))
+    as_letters = schema._replace(config={**schema.config, "doc_to_choice": "{{letters}}"})
+    for other in (as_once, as_letters):
+        monkeypatch.setattr(local_tasks, "SCHEMAS", (other,))
+        assert of_task(file) != before
+    monkeypatch.undo()
+    assert of_task(file) == before
+
+
+def test_a_task_of_lm_eval_is_its_name_whatever_lies_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = benchmark_inputs(EvaluationArguments(tasks=["hellaswag"]))
+    write(tmp_path / "hellaswag" / "one.jsonl", ROW)
+    assert benchmark_inputs(EvaluationArguments(tasks=["hellaswag"])) == before
 
 
 def test_a_reward_model_is_its_weights_and_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

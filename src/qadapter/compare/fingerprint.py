@@ -14,8 +14,10 @@ from datasets import Dataset
 
 from ..baselines import METHODS, TrainingJob, checked_hyperparameters
 from ..baselines.content import content_of
+from ..baselines.shared_file import digest_of
 from ..evaluate import EvaluationArguments
 from ..evaluate.judges import JudgeArguments
+from ..evaluate.local_tasks import read_questions
 
 # They change how long it takes, or where it is looked up, but no result beyond rounding.
 _WITHOUT_INFLUENCE = {
@@ -71,6 +73,9 @@ def evaluation_inputs(
     """What determines a record, beside the policy. The source of checkers counts, what they import or read does not.
 
     The names of reward models and of task files count as well: their scores stand under them in the record.
+
+    Raises:
+        DataError: a task file that cannot be read.
     """
     arguments = {**dataclasses.asdict(evaluation), **dataclasses.asdict(judges)}
     without = _WITHOUT_INFLUENCE if with_benchmarks else _WITHOUT_INFLUENCE | _OF_BENCHMARKS
@@ -83,7 +88,11 @@ def evaluation_inputs(
 
 
 def benchmark_inputs(evaluation: EvaluationArguments) -> dict[str, Any]:
-    """What determines the scores in tasks and on plain text, beside the policy."""
+    """What determines the scores in tasks and on plain text, beside the policy.
+
+    Raises:
+        DataError: a task file that cannot be read.
+    """
     arguments = dataclasses.asdict(evaluation)
     return _with_content({name: arguments[name] for name in sorted(_OF_BENCHMARKS | _OF_BOTH)})
 
@@ -91,8 +100,16 @@ def benchmark_inputs(evaluation: EvaluationArguments) -> dict[str, Any]:
 def _with_content(values: dict[str, Any]) -> dict[str, Any]:
     found = {name: content_of(value) if name in _FILES else value for name, value in values.items()}
     if "tasks" in found:
-        found["tasks"] = [[Path(task).stem, content_of(task)] for task in found["tasks"]]
+        found["tasks"] = [[Path(task).stem, _asked(task)] for task in found["tasks"]]
     return found
+
+
+def _asked(task: str) -> str:
+    """What stands for a task: of a file what is asked, which another release may read otherwise off the same rows."""
+    if not task.endswith(".jsonl"):
+        return task
+    schema, rows = read_questions(task)
+    return digest_of([schema.config, rows])
 
 
 def _module_source(checker: str) -> Any:

@@ -61,6 +61,23 @@ def local_task(path: str | Path) -> dict[str, Any]:
         path: a .jsonl file; its name without the suffix is the task's.
 
     Raises:
+        DataError: as `read_questions`.
+    """
+    schema, rows = read_questions(path)
+    data = {"test": Dataset.from_list(rows)}
+    return {
+        "task": Path(path).stem,
+        "custom_dataset": lambda **_: data,
+        "test_split": "test",
+        "fewshot_split": "test",
+        **schema.config,
+    }
+
+
+def read_questions(path: str | Path) -> tuple[Schema, list[Row]]:
+    """What a file asks: the schema of its rows, and the rows in the fields of the schema's `config`.
+
+    Raises:
         DataError: rows of no known schema or of several, or a row whose question cannot be asked; it names the row.
     """
     rows: list[Row] = []
@@ -79,14 +96,7 @@ def local_task(path: str | Path) -> dict[str, Any]:
                 f"{location}: {error}", hint=f"the file was taken for {schema.name} by its first row"
             ) from None
     assert schema is not None  # a file without rows is refused by read_rows
-    data = {"test": Dataset.from_list(rows)}
-    return {
-        "task": Path(path).stem,
-        "custom_dataset": lambda **_: data,
-        "test_split": "test",
-        "fewshot_split": "test",
-        **schema.config,
-    }
+    return schema, rows
 
 
 def schema_of(row: Row, location: str) -> Schema:
