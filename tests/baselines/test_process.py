@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import qadapter
 from qadapter import QAdapterForCausalLM
 from qadapter.baselines import TrainingJob, run_in_process
+from qadapter.baselines.code_digest import code_digest
 from qadapter.errors import QAdapterError
 
 
@@ -28,6 +31,20 @@ def test_its_result_and_its_failure(make_job: Callable[..., TrainingJob], tmp_pa
     assert facts.peak_memory_of == "process"
     assert 100e6 < facts.peak_memory_bytes < 5e9
     QAdapterForCausalLM.from_pretrained(job.output_dir)
+
+
+def test_the_code_is_that_of_the_process_that_trained(
+    make_job: Callable[..., TrainingJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A comparison that runs for days starts its last trainings with whatever has been installed meanwhile."""
+    here = Path(qadapter.__file__).parent
+    installed = shutil.copytree(here, tmp_path / "qadapter", ignore=shutil.ignore_patterns("__pycache__"))
+    with (installed / "__init__.py").open("a") as file:
+        file.write('\n__version__ = "9.9"\n')
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    facts = run_in_process(make_job("sft"), tmp_path / "train.log")
+    assert facts.code == code_digest(installed) != code_digest()
+    assert facts.qadapter_version == "9.9"
 
 
 def test_a_failure_shows_the_end_of_the_log(

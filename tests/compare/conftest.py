@@ -12,7 +12,9 @@ import pytest
 from conftest import make_base, randomize_adapter
 from transformers import PreTrainedTokenizerBase
 
+from qadapter import __version__
 from qadapter.baselines import TrainingFacts, TrainingJob, base_policy, run_job
+from qadapter.baselines.code_digest import code_digest
 from qadapter.compare import decode_time, running
 from qadapter.model import load_base_tokenizer
 
@@ -81,7 +83,10 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[TrainingJob]:
         given = sorted(job.hyperparameters.items())
         randomize_adapter(model, seed=crc32(repr((job.method, given, job.seed, job.label_noise)).encode()), std=0.2)
         model.save_pretrained(job.output_dir, tokenizer=load_base_tokenizer(job.common.model))
-        return TrainingFacts({"training": 2.0}, 8, 100, 400, 10**9, "process", [f"{job.method} leaves out 1 prompt"])
+        return TrainingFacts(
+            {"training": 2.0}, 8, 100, 400, 10**9, "process", [f"{job.method} leaves out 1 prompt"],
+            __version__, code_digest(),
+        )  # fmt: skip
 
     return _replace_training(monkeypatch, pretend)
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from .. import __version__
 from ..model import load_base_tokenizer
 from ..train import usable_pairs
 from .arguments import CommonArguments
+from .code_digest import code_digest
 from .method import Run
 from .registry import check_job, method_of
 from .training_pairs import training_pairs
@@ -56,6 +58,10 @@ class TrainingFacts:
     """What that is a peak of: the tensors on the GPU, or the process."""
     warnings: list[str]
     """What was said of the data: responses cut, prompts left out, ..."""
+    qadapter_version: str
+    """Of the process that did it, which may have loaded another one than the process that asked for it."""
+    code: str
+    """The same, as a digest of the sources."""
 
 
 class _Warnings(logging.Handler):
@@ -78,6 +84,8 @@ def run_job(job: TrainingJob) -> TrainingFacts:
     Raises:
         QAdapterError: a method, data or a model that cannot be used.
     """
+    # Before anything slow: by its end other code may lie where this one was loaded from.
+    code = code_digest()
     method, output_dir = method_of(job.method), Path(job.output_dir)
     hyperparameters = check_job(job.method, job.hyperparameters, job.common)
     tokenizer = load_base_tokenizer(job.common.model, revision=job.common.revision)
@@ -108,6 +116,8 @@ def run_job(job: TrainingJob) -> TrainingFacts:
         peak_memory_bytes=memory,
         peak_memory_of=memory_of,
         warnings=warnings.texts,
+        qadapter_version=__version__,
+        code=code,
     )
 
 

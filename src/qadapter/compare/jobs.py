@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..baselines.code_digest import code_digest
 from ..baselines.shared_file import digest_of
 from ..errors import QAdapterError
-from .code_digest import UNKNOWN_CODE, code_digest
+from .mixed_code import UNKNOWN_CODE
 
 _LONGEST_NAME = 120
 
@@ -65,7 +66,8 @@ class Jobs:
             name: from `job_name`.
             kind: as announced.
             title: for the line of progress.
-            make: does it.
+            make: does it. `qadapter_version` and `code` in what it returns are of the process that did it, where that
+                is not this one.
 
         Raises:
             QAdapterError: with `report_only`, a job that is not finished.

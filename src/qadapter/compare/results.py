@@ -10,11 +10,11 @@ from typing import Any
 from ..evaluate import Interval
 from ..evaluate.judges.cost import Cost
 from .axes import axis_label, behaviour, forgetting, gained
-from .code_digest import mixed_code
 from .frontier import Dial, Point, area_under
 from .frontier_figures import frontier_figures
 from .interval import over_prompts_and_seeds
 from .methods import Line
+from .mixed_code import mixed_code
 from .plan import Plan
 from .running import CandidateResult, Comparison, LineResult
 from .scale import scale_of

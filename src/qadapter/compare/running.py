@@ -21,10 +21,10 @@ from ..model import QAdapterForCausalLM, load_base_tokenizer
 from ..model.artifact_folder import CONFIG_FILE
 from ..train.memory import release_memory
 from .axes import forgetting, gained
-from .code_digest import mixed_code
 from .decode_time import decode_time
 from .jobs import Jobs, jobs_folder
 from .methods import Line
+from .mixed_code import mixed_code
 from .plan import Plan, PlannedRun, without_warnings
 
 
@@ -155,7 +155,11 @@ class _Workshop:
         def make() -> dict[str, Any]:
             self._check_judges()
             self._unload()
-            return {"inputs": _shown(run), "facts": dataclasses.asdict(run_in_process(run.job, _log_file(run)))}
+            done = run_in_process(run.job, _log_file(run))
+            facts = dataclasses.asdict(done)
+            # That process has loaded the code that lay there when it started, which may not be this one's.
+            of_code = {"qadapter_version": done.qadapter_version, "code": done.code}
+            return {**of_code, "inputs": _shown(run), "facts": facts}
 
         facts = self.jobs.result(run.name, f"train {run.job.method}", f"train {run.title}", make)["facts"]
         for warning in facts["warnings"]:

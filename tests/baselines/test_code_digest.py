@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from qadapter.compare.code_digest import code_digest
+from qadapter.baselines.code_digest import code_digest
 
 
 def package(folder: Path, **texts: str) -> Path:
@@ -24,7 +24,7 @@ def test_it_is_of_all_sources_and_of_nothing_else(tmp_path: Path) -> None:
 
 
 def test_it_is_the_same_in_every_process() -> None:
-    code = "from qadapter.compare.code_digest import code_digest; print(code_digest())"
+    code = "from qadapter.baselines.code_digest import code_digest; print(code_digest())"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
     assert printed == code_digest()
     assert len(printed) == 12
