@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import re
 import shutil
 import weakref
 from collections.abc import Callable
@@ -16,12 +17,13 @@ from judge_server import completion, serving
 from safetensors.torch import load_file, save_file
 
 from qadapter import QAdapterForCausalLM, __version__
-from qadapter.baselines import TrainingFacts, TrainingJob, scaled_adapter
+from qadapter.baselines import TrainingFacts, TrainingJob, own, scaled_adapter
 from qadapter.baselines.code_digest import code_digest
 from qadapter.cli.config import build
 from qadapter.compare import TYPES, compare_results, make_plan, results, run_comparison, running, write_reports
 from qadapter.compare.frontier import Dial, Point, area_under, cost_of
 from qadapter.compare.methods import lines_of
+from qadapter.compare.mixed_code import mixed_code
 from qadapter.compare.scale import SQUARE_ROOT
 from qadapter.errors import ConfigError, DataError, MissingExtraError, QAdapterError
 from qadapter.evaluate import measure_policy
@@ -416,12 +418,31 @@ def test_the_code_that_did_the_jobs(values: Values, pretended: list[TrainingJob]
     assert set(facts["code"].split(", ")) == {code_digest(), "0123abcd", "unknown"}
     assert said[-1] == f"warning: {facts['mixed code']}"
     assert f"mix jobs of at least 3 versions of qadapter's code ({facts['code']})" in facts["mixed code"]
-    assert "remove the folder jobs" in facts["mixed code"]
     write_reports(results, tmp_path)
     for name in ("report.html", "results.md"):
         assert "mix jobs of at least 3 versions" in (tmp_path / name).read_text()
     compare(config)
     assert pretended == [], "an upgrade goes on with what is finished"
+
+
+def test_what_is_said_of_mixed_code_leaves_nothing_of_before(
+    values: Values, trained: list[TrainingJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Anchors that several trainings share lie beside the jobs, under names that know of no code."""
+    config = values(methods={"ours": {"method": "qadapter", "anchors": 4}}, strengths=[1.0])
+    compare(config)
+    folders = {path for path in Path(config["output_dir"]).iterdir() if path.is_dir()}
+    advice = mixed_code(["a", "b"]) or ""
+    named = re.search(r"remove the folders (\w+) and (\w+) in the output directory", advice)
+    assert named is not None
+    assert {path.name for path in folders} == set(named.groups())
+    for path in folders:
+        shutil.rmtree(path)
+    sample, sampled = own.sample_anchors, list[int]()
+    monkeypatch.setattr(own, "sample_anchors", lambda *args, **kwargs: sampled.append(1) or sample(*args, **kwargs))
+    trained.clear()
+    compare(config)
+    assert (len(trained), len(sampled)) == (1, 1)
 
 
 def test_a_training_has_the_code_of_its_own_process(

@@ -22,6 +22,6 @@ def mixed_code(codes: Collection[str]) -> str | None:
         return None
     return (
         f"these results {mix} of qadapter's code ({', '.join(codes)}), which may measure "
-        "differently: to measure anew, remove the folder jobs in the output directory, or those of its files whose "
-        '"code" is not wanted, and run the same command again.'
+        "differently: to do all of it anew, remove the folders jobs and runs in the output directory (runs also holds "
+        "what trainings share: anchors, answers for Replay, reward models), and run the same command again."
     )
