@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -194,6 +195,33 @@ def test_what_is_known_before_the_benchmarks_is_not_lost_in_them(
     base, full = json.loads((tmp_path / "result.json").read_text())["policies"]
     assert len(full["answers"]["items"]) == len(base["answers"]["items"]) == 2
     assert "preference.accuracy" in full["difference"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_where_there_is_no_room_for_the_result_it_is_printed_and_the_one_before_is_kept(
+    trained: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "result.json"
+    output.write_text("what was measured before the benchmarks")
+    (tmp_path / f".part-{os.getpid()}-result.json").symlink_to("/dev/full")
+    assert main(["eval", str(trained), "--preference-file", str(pairs_file), "--output", str(output)]) == 2
+    said = capsys.readouterr()
+    assert "pair accuracy" in said.out
+    assert said.err.endswith(f"error: {output}: No space left on device\n")
+    assert output.read_text() == "what was measured before the benchmarks"
+
+
+def test_a_result_that_nobody_reads_is_saved(
+    trained: Path, pairs_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closed(*_args: object) -> str:
+        raise BrokenPipeError
+
+    monkeypatch.setattr("qadapter.cli.eval_table.table", closed)
+    monkeypatch.setattr("os.dup2", lambda *_: None)
+    output = tmp_path / "result.json"
+    assert main(["eval", str(trained), "--preference-file", str(pairs_file), "--output", str(output)]) == 2
+    assert len(json.loads(output.read_text())["policies"]) == 2
 
 
 def test_an_adapter_that_diverged(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
+import os
 import re
 import shutil
 import weakref
@@ -22,6 +23,7 @@ from qadapter.baselines.code_digest import code_digest
 from qadapter.cli.config import build
 from qadapter.compare import TYPES, compare_results, make_plan, results, run_comparison, running, write_reports
 from qadapter.compare.frontier import Dial, Point, area_under, cost_of
+from qadapter.compare.jobs import Jobs
 from qadapter.compare.methods import lines_of
 from qadapter.compare.mixed_code import mixed_code
 from qadapter.compare.scale import SQUARE_ROOT
@@ -186,7 +188,7 @@ def test_a_killed_run_goes_on(values: Values, pretended: list[TrainingJob], monk
     results, _ = compare(config)
     assert calls == [0, 1, 0.5, 0.5, 1, 0.5]
     assert len(pretended) == 2
-    assert not list(Path(config["output_dir"]).rglob("*.part"))
+    assert not list(Path(config["output_dir"]).rglob("*part-*"))
     shutil.rmtree(config["output_dir"])
     fresh, _ = compare(config)
     assert [line["points"] for line in fresh["lines"]] == [line["points"] for line in results["lines"]]
@@ -573,6 +575,31 @@ def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Pat
     for heading in ("The frontier", "All points", "Cost", "All training runs"):
         assert heading in page
         assert f"## {heading}" in text
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("name", ["results.json", "frontier.png", "results.md", "report.html"])
+def test_a_report_that_finds_no_room_leaves_the_one_before(
+    values: Values, pretended: list[TrainingJob], tmp_path: Path, name: str
+) -> None:
+    results, _ = compare(values(methods={"DPO": {"method": "dpo"}}, strengths=[1.0]))
+    write_reports(results, tmp_path)
+    before = (tmp_path / name).read_bytes()
+    (tmp_path / f".part-{os.getpid()}-{name}").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=rf"No space left on device: .*{name}'"):
+        write_reports(results, tmp_path)
+    assert (tmp_path / name).read_bytes() == before
+    assert not list(tmp_path.glob(".part-*"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_job_that_finds_no_room_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path, 1, lambda _: None)
+    jobs.expect("measure", 1)
+    (tmp_path / f".part-{os.getpid()}-one.json").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: .*one\.json'"):
+        jobs.result("one", "measure", "measure", dict)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -28,7 +29,7 @@ Usage = namedtuple("Usage", "total used free")
 
 def on_a_full_disk(path: Path) -> None:
     """Let what is written beside the file, before it takes its place, find no room."""
-    path.with_name(path.name + ".part").symlink_to(FULL)
+    path.with_name(f".part-{os.getpid()}-{path.name}").symlink_to(FULL)
 
 
 @needs_dev_full
@@ -41,6 +42,30 @@ def test_a_file_that_cannot_be_written_whole_is_as_it_was(tmp_path: Path) -> Non
     assert caught.value.errno == errno.ENOSPC
     assert path.read_text() == "one"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_behind_a_link_is_written_and_the_link_is_kept(tmp_path: Path) -> None:
+    path, link = tmp_path / "file.txt", tmp_path / "link.txt"
+    link.symlink_to(path)
+    for text in ("one", "two"):
+        write_whole(link, text)
+        assert path.read_text() == text
+    assert link.is_symlink()
+    assert sorted(tmp_path.iterdir()) == [path, link]
+
+
+@needs_dev_full
+def test_what_is_no_file_is_written_as_it_is(tmp_path: Path) -> None:
+    """`--output /dev/stdout`, say: nothing is renamed over a device."""
+    link = tmp_path / "null"
+    link.symlink_to("/dev/null")
+    write_whole(link, "one")
+    assert Path("/dev/null").is_char_device()
+    link.unlink()
+    link.symlink_to(FULL)
+    with pytest.raises(OSError, match="No space left on device"):
+        write_whole(link, "one")
+    assert FULL.is_char_device()
 
 
 @needs_dev_full

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
 
     Raises:
         QAdapterError: what the input has wrong, before anything slow starts.
+        OSError: the result cannot be written; it names the file. It was printed before.
     """
     from .eval_arguments import TYPES, help_text
     from .quiet import quiet_libraries
@@ -146,8 +147,12 @@ def _evaluate(
         )  # fmt: skip
         record |= {**slow, "seconds": record["seconds"] | slow["seconds"]}
     finished = result()
-    text = _save(finished, run_args.output)
-    print(text if run_args.json else table(base, policies))
+    # Hours of work: seen also where there is no room to save it, and saved also where nobody reads any more.
+    try:
+        print(_as_json(finished) if run_args.json else table(base, policies), flush=True)
+    finally:
+        if run_args.output:
+            _save(finished, run_args.output)
     if run_args.report:
         _report(finished, Path(run_args.report))
 
@@ -168,13 +173,15 @@ def _result(
     return result | {"policies": [base, *policies]}
 
 
-def _save(result: dict[str, Any], path: str | None) -> str:
-    """The result as JSON, also in the file if one is named; called before the benchmarks, too, so that a crash in them
-    loses nothing else."""
-    text = json.dumps(result, indent=2, ensure_ascii=False)
-    if path:
-        Path(path).write_text(text + "\n", encoding="utf-8")
-    return text
+def _as_json(result: dict[str, Any]) -> str:
+    return json.dumps(result, indent=2, ensure_ascii=False)
+
+
+def _save(result: dict[str, Any], path: str) -> None:
+    """Called before the benchmarks, too, so that a crash in them loses nothing else."""
+    from ..data.whole_file import write_whole
+
+    write_whole(Path(path), _as_json(result) + "\n")
 
 
 def _report(result: dict[str, Any], path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from typing import Any
 from .. import __version__
 from ..baselines.code_digest import code_digest
 from ..baselines.shared_file import digest_of
+from ..data.whole_file import write_whole
 from ..errors import QAdapterError
 from .mixed_code import UNKNOWN_CODE
 
@@ -71,6 +71,7 @@ class Jobs:
 
         Raises:
             QAdapterError: with `report_only`, a job that is not finished.
+            OSError: its file cannot be written; it names it.
         """
         self.done += 1
         self._left[kind] -= 1
@@ -103,12 +104,7 @@ class Jobs:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        part = self.folder / f"{name}.{os.getpid()}.part"
-        with part.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self.folder / f"{name}.json")
+        write_whole(self.folder / f"{name}.json", json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
     def _time_left(self) -> str:
         """By the mean time of the jobs of the same kind; of a kind that is new, by the mean of all."""

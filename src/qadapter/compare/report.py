@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jinja2
 
+from ..data.whole_file import whole_file, write_whole
 from .plot import frontier_png, frontier_svg
 
 NOT_REACHED = "not reached"
@@ -24,7 +25,7 @@ class Table(NamedTuple):
 
 
 def write_reports(results: dict[str, Any], folder: Path) -> None:
-    """Write all four files.
+    """Write all four files, each whole or not at all.
 
     Args:
         results: from `compare_results`.
@@ -32,12 +33,13 @@ def write_reports(results: dict[str, Any], folder: Path) -> None:
 
     Raises:
         MissingExtraError: matplotlib is not installed.
+        OSError: one of them cannot be written; it names the file, which is as it was.
     """
-    text = json.dumps(results, indent=2, ensure_ascii=False)
-    (folder / "results.json").write_text(text + "\n", encoding="utf-8")
-    frontier_png(results, folder / "frontier.png")
+    write_whole(folder / "results.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    with whole_file(folder / "frontier.png") as part:
+        frontier_png(results, part)
     tables, facts = tables_of(results), {name: str(value) for name, value in results["facts"].items()}
-    (folder / "results.md").write_text(_markdown(tables, facts), encoding="utf-8")
+    write_whole(folder / "results.md", _markdown(tables, facts))
     environment = jinja2.Environment(
         loader=jinja2.ChoiceLoader([jinja2.PackageLoader("qadapter", part) for part in ("compare", "evaluate")]),
         autoescape=True,
@@ -50,7 +52,7 @@ def write_reports(results: dict[str, Any], folder: Path) -> None:
         tables=tables,
         facts=facts,
     )
-    (folder / "report.html").write_text(page, encoding="utf-8")
+    write_whole(folder / "report.html", page)
 
 
 _CAPTION = (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..data.whole_file import write_whole
 from ..generate import as_messages
 from .figures import figure_rows
 from .plots import BASE, TRAINED, subplots, svg
@@ -32,6 +33,7 @@ def write_evaluation_report(
 
     Raises:
         MissingExtraError: matplotlib is not installed.
+        OSError: it cannot be written; it names the file.
     """
     differences = [record["difference"] for record in policies]
     records = [base, *policies]
@@ -60,7 +62,7 @@ def write_evaluation_report(
         },
         facts=facts,
     )
-    path.write_text(page, encoding="utf-8")
+    write_whole(path, page)
 
 
 def _dial(policies: Sequence[dict[str, Any]], base: dict[str, Any]) -> str:
