@@ -52,6 +52,7 @@ class Jobs:
         """Of qadapter, that did the jobs asked for so far."""
         self.codes = set[str]()
         """The digests of its sources."""
+        self._taken: dict[str, tuple[str, float]] = {}
         self._seconds: dict[str, list[float]] = {}
         self._left: dict[str, int] = {}
 
@@ -86,10 +87,19 @@ class Jobs:
             self._write(name, finished)
         self.versions.add(finished["qadapter_version"])
         self.codes.add(finished.get("code", UNKNOWN_CODE))
+        self._taken[name] = kind, finished["seconds"]
         self._seconds.setdefault(kind, []).append(finished["seconds"])
         note = f"{finished['seconds']:7.0f} s{self._time_left()}" if made else "   done before"
         self.say(f"[{self.done:>{len(str(self.total))}}/{self.total}] {title:<64}{note}")
         return finished
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Kind → what its jobs took that were asked for so far, each counted once, whenever it was done."""
+        found: dict[str, float] = {}
+        for kind, seconds in sorted(self._taken.values()):
+            found[kind] = found.get(kind, 0.0) + seconds
+        return found
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A finished job; None where it is not finished, or where its file is none (a power cut can leave that)."""

@@ -39,7 +39,7 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         runs                    one per training run, those of sweeps included: label, hyperparameters, seed, drawn, and
                                 its figures at strength 1; null or absent where a diverged run has no number
         judging                 judge → what its server was asked for all finished measurements (see `Cost`)
-        facts                   what the comparison was made with
+        facts                   what the comparison was made with, and the seconds that its jobs took
 
         For equal_behaviour and at_reference see `frontier_figures`.
     """
@@ -271,6 +271,8 @@ def _facts(plan: Plan, comparison: Comparison, judging: dict[str, dict[str, Any]
         "schedule": f"{common.lr_scheduler_type}, warm-up {common.warmup_steps:g}",
         "seeds": ", ".join(map(str, plan.arguments.seeds)),
         **{f"judge {name}": _in_words(cost) for name, cost in judging.items()},
+        "seconds of all jobs": round(sum(comparison.seconds.values()), 2),
+        **{f"seconds of jobs, {kind}": round(seconds, 2) for kind, seconds in comparison.seconds.items()},
         "qadapter": ", ".join(comparison.versions),
         "code": ", ".join(comparison.codes),
         **({} if (mixed := mixed_code(comparison.codes)) is None else {"mixed code": mixed}),

@@ -58,6 +58,8 @@ class Comparison(NamedTuple):
     """Of qadapter, that did the jobs; more than one where it was upgraded in between."""
     codes: list[str]
     """The same, as digests of the sources."""
+    seconds: dict[str, float]
+    """Kind of job → what all of them took."""
 
 
 def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool = False) -> Comparison:
@@ -101,7 +103,7 @@ def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool 
     codes = sorted(workshop.jobs.codes)
     if (mixed := mixed_code(codes)) is not None:
         say(f"warning: {mixed}")
-    return Comparison(base, lines, sorted(workshop.jobs.versions), codes)
+    return Comparison(base, lines, sorted(workshop.jobs.versions), codes, workshop.jobs.seconds)
 
 
 def best_candidate(candidates: list[CandidateResult], base: dict[str, Any], plan: Plan) -> int:
