@@ -4,6 +4,7 @@ arguments       what the config file says of the comparison itself
 methods         its methods: lines of the frontier, and the candidates of a sweep
 plan            everything checked before anything slow starts
 fingerprint     what determines a job, as a hash
+module_source   what of a checker's source does
 mixed_code      whether the same code did all jobs
 jobs            finished jobs on disk, under readable names; progress
 decode_time     seconds per generated token beside the base

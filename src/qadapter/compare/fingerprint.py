@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from ..baselines.shared_file import digest_of
 from ..evaluate import EvaluationArguments
 from ..evaluate.judges import JudgeArguments
 from ..evaluate.local_tasks import read_questions
+from .module_source import source_of
 
 # They change how long it takes, or where it is looked up, but no result beyond rounding.
 _WITHOUT_INFLUENCE = {
@@ -70,9 +70,10 @@ def training_inputs(job: TrainingJob, pairs: Mapping[str, Any]) -> dict[str, Any
 def evaluation_inputs(
     evaluation: EvaluationArguments, judges: JudgeArguments, *, with_benchmarks: bool
 ) -> dict[str, Any]:
-    """What determines a record, beside the policy. The source of checkers counts, what they import or read does not.
+    """What determines a record, beside the policy.
 
-    The names of reward models and of task files count as well: their scores stand under them in the record.
+    The source of checkers counts, but for comments and docstrings; what they import or read does not. The names of
+    reward models and of task files count as well: their scores stand under them in the record.
 
     Raises:
         DataError: a task file that cannot be read.
@@ -83,7 +84,7 @@ def evaluation_inputs(
     return {
         **_with_content(inputs),
         "reward_model": [[name, content_of(name)] for name in judges.reward_model],
-        "checker_source": [_module_source(name) for name in judges.checker],
+        "checker_source": [source_of(name.partition(":")[0]) for name in judges.checker],
     }
 
 
@@ -110,8 +111,3 @@ def _asked(task: str) -> str:
         return task
     schema, rows = read_questions(task)
     return digest_of([schema.config, rows])
-
-
-def _module_source(checker: str) -> Any:
-    found = importlib.util.find_spec(checker.partition(":")[0])
-    return None if found is None or found.origin is None else content_of(found.origin)
