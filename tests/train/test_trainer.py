@@ -265,10 +265,25 @@ def test_other_pairs_than_those_of_the_constructor_can_be_measured(tmp_path: Pat
         assert trainer.evaluate(form)["eval_loss"] == expected
     assert trainer.evaluate({"a": other})["eval_a_loss"] == expected
     assert trainer.predict(other).metrics["test_loss"] == expected
+    other.to_json(tmp_path / "other.jsonl")
+    for form in (str(tmp_path / "other.jsonl"), tmp_path / "other.jsonl"):
+        assert trainer.evaluate(form)["eval_loss"] == trainer.evaluate({"a": form})["eval_a_loss"] == expected
+        assert trainer.predict(form).metrics["test_loss"] == expected
     with pytest.raises(DataError, match="1 bad row"):
         trainer.evaluate([{"foo": 1}])
     with pytest.raises(DataError, match="holds no rows"):
         trainer.evaluate([])
+
+
+def test_a_name_is_one_of_several_data_sets_or_a_file(tmp_path: Path, tokenizer) -> None:
+    parts = {"a": pairs(3, seed=5), "b": pairs(4)}
+    trainer = QAdapterTrainer(make_base(), arguments(tmp_path), None, None, parts, tokenizer)
+    parts["a"].to_json(tmp_path / "a.jsonl")
+    every = trainer.evaluate()
+    assert trainer.evaluate("a")["eval_loss"] == trainer.evaluate(str(tmp_path / "a.jsonl"))["eval_loss"]
+    assert trainer.evaluate("a")["eval_loss"] == every["eval_a_loss"] != every["eval_b_loss"]
+    with pytest.raises(DataError, match=r"c\.jsonl"):
+        trainer.evaluate(str(tmp_path / "c.jsonl"))
 
 
 def test_a_trainer_that_its_data_stop_leaves_the_base_as_it_was(tmp_path: Path, tokenizer) -> None:

@@ -278,7 +278,9 @@ class QAdapterTrainer(CheckpointingTrainer):
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         """Batches of all held-out pairs: `dataloader_drop_last` is about the steps of training."""
-        if eval_dataset is not None and not isinstance(eval_dataset, str):
+        several = self.eval_dataset if isinstance(self.eval_dataset, dict) else {}
+        # A string that names none of them is a file or an id, as in the constructor.
+        if eval_dataset is not None and not (isinstance(eval_dataset, str) and eval_dataset in several):
             eval_dataset = self._tokenized(eval_dataset)
         dropped, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
