@@ -194,6 +194,30 @@ def test_pairs_that_differ_nowhere_are_counted(tmp_path: Path, tokenizer, caplog
     assert "1 of 2 pairs have the same tokens on both sides" in caplog.text
 
 
+def test_resume_true_takes_the_last_checkpoint_that_was_written_to_its_end(
+    tmp_path: Path, tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As after a kill, or on a full disk, in the middle of the last one."""
+
+    def trainer() -> QAdapterTrainer:
+        args = arguments(tmp_path, save_strategy="steps", save_steps=1, max_steps=3)
+        return QAdapterTrainer(make_base(), args, train_dataset=pairs(8), processing_class=tokenizer)
+
+    with pytest.raises(ConfigError, match=r"has no complete checkpoint \(none was written\)"):
+        trainer().train(resume_from_checkpoint=True)
+    whole = trainer()
+    whole.train()
+    (tmp_path / "checkpoint-3" / "trainer_state.json").unlink()
+    (tmp_path / "checkpoint-2" / "qadapter_config.json").unlink()
+    resumed = trainer()
+    resumed.train(resume_from_checkpoint=True)
+    assert "checkpoint-3 is incomplete (no trainer_state.json): skipped." in caplog.text
+    assert "checkpoint-2 is incomplete (no qadapter_config.json): skipped." in caplog.text
+    assert [line["step"] for line in log_of(tmp_path) if "loss" in line] == [1, 2, 3]
+    for name, value in adapter_state(whole.model).items():
+        assert torch.equal(value, adapter_state(resumed.model)[name]), name
+
+
 def test_resume_with_other_constants_is_refused(tmp_path: Path, tokenizer) -> None:
     args = arguments(tmp_path, save_strategy="steps", save_steps=1)
     QAdapterTrainer(make_base(), args, train_dataset=pairs(8), processing_class=tokenizer).train()

@@ -13,7 +13,7 @@ env             `qadapter env`: versions and hardware, for bug reports
 parser          argparse that raises our errors and suggests names
 config          dataclasses from one flat YAML and flags
 run_arguments   the fields of `train` that are no training arguments, and its help
-run_folder      what an output_dir holds: earlier runs, checkpoints, the saved config
+run_folder      what an output_dir holds: earlier runs, the saved config, files of others
 holdout         held-out pairs, split off by prompt
 decoding        the flags and the loading that `generate` and `chat` share
 quiet           libraries that keep their progress to themselves

@@ -1,10 +1,7 @@
-"""What an output_dir holds: an earlier run, its checkpoints, its config."""
+"""What an output_dir holds: an earlier run, its config, and files of others."""
 
 from __future__ import annotations
 
-import json
-import logging
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,23 +13,12 @@ from ..data.whole_file import write_whole
 from ..errors import ConfigError
 from ..model.artifact_folder import ADAPTER_FOLDER, CONFIG_FILE
 from ..train import RUN_CONFIG_FILE
-
-logger = logging.getLogger(__name__)
+from ..train.checkpoints import checkpoints
 
 EVAL_METRICS_FILE = "eval_metrics.json"
 ANCHORS_FILE = "anchors.jsonl"
 HELD_OUT_FILE = "heldout.jsonl"
 _HEADER = "# The resolved arguments of this run"
-
-
-def checkpoints(output_dir: Path) -> list[Path]:
-    """The folders checkpoint-N, the latest first, complete or not."""
-    found = {
-        int(match[1]): path
-        for path in output_dir.glob("checkpoint-*")
-        if path.is_dir() and (match := re.fullmatch(r"checkpoint-(\d+)", path.name))
-    }
-    return [found[step] for step in sorted(found, reverse=True)]
 
 
 def refuse_existing_run(output_dir: Path) -> None:
@@ -78,26 +64,6 @@ def refuse_files_of_others(output_dir: Path, in_use: Sequence[str | None], *, sp
 
 def _paths(names: Sequence[str | None]) -> list[Path]:
     return [Path(name).resolve() for name in names if name]
-
-
-def last_complete_checkpoint(output_dir: Path) -> Path:
-    """The checkpoint to resume from. Later ones that were not written to their end are named in a warning.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    incomplete: list[str] = []
-    for checkpoint in checkpoints(output_dir):
-        problem = _missing(checkpoint)
-        if problem is None:
-            return checkpoint
-        logger.warning("%s is incomplete (%s): skipped.", checkpoint, problem)
-        incomplete.append(checkpoint.name)
-    found = f"only incomplete ones: {', '.join(incomplete)}" if incomplete else "none was written"
-    raise ConfigError(
-        f"--resume: {output_dir} has no complete checkpoint ({found}).",
-        hint="leave --resume out to start anew" + (", with --overwrite" if incomplete else ""),
-    )
 
 
 def clear_run(output_dir: Path, *, in_use: Sequence[str | None] = ()) -> None:
@@ -149,15 +115,3 @@ def refuse_contradictions(saved: Mapping[str, Any], now: Mapping[str, Any], may_
             f"--resume continues the same run, but these arguments differ: {'; '.join(changed)}.",
             hint="leave them out, or start another run in a new --output-dir",
         )
-
-
-def _missing(checkpoint: Path) -> str | None:
-    """What keeps a checkpoint from being complete. The Trainer writes trainer_state.json last."""
-    for name in (CONFIG_FILE, "trainer_state.json"):
-        if not (checkpoint / name).is_file():
-            return f"no {name}"
-        try:
-            json.loads((checkpoint / name).read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError):
-            return f"{name} is damaged"
-    return None if any(checkpoint.rglob("*optim*")) else "no state of the optimizer"

@@ -19,6 +19,7 @@ from ..evaluate import EvaluationArguments
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from ..model.artifact_folder import LATER_CONSTANTS
 from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, usable_pairs
+from ..train.checkpoints import checkpoints, last_complete_checkpoint
 from . import run_folder
 from .config import Values, build, parse_flags, read_yaml
 from .holdout import split_by_prompt
@@ -168,7 +169,7 @@ def plan_run(argv: Sequence[str]) -> Plan:
         )
     else:
         run_folder.refuse_contradictions({**default_values(), **saved}, resolved, MAY_CHANGE_ON_RESUME)
-        checkpoint = run_folder.last_complete_checkpoint(output_dir)
+        checkpoint = last_complete_checkpoint(output_dir)
         logger.info("resuming from %s", checkpoint)
     return Plan(run, training, output_dir, _worth_saving(resolved), checkpoint)
 
@@ -230,7 +231,7 @@ def _how_to_go_on(output_dir: Path) -> str:
 
 
 def _resume_command(output_dir: Path) -> str | None:
-    written = run_folder.checkpoints(output_dir)
+    written = checkpoints(output_dir)
     if not written:
         return None
     return f"continue from {written[0].name} with: qadapter train --output-dir {shlex.quote(str(output_dir))} --resume"

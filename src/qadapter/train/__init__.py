@@ -12,6 +12,7 @@ base_cache_build  which cache belongs to a run; filling it
 cached_collator   batches that carry the base's part of the loss
 metrics           the names under which a batch of pairs is logged
 callbacks         metrics.jsonl and progress
+checkpoints       the checkpoints of an output_dir, and which are complete
 full_disk         the error for a checkpoint that does not fit onto its disk
 memory            what a device has left, and what work takes
 memory_estimate   how many pairs fit, and the error for a batch that does not

@@ -17,13 +17,16 @@ from peft import PeftConfig
 from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import DataLoader
+from transformers.trainer_utils import TrainOutput
 
 from ..errors import ArtifactError, ConfigError
 from ..model import QAdapterForCausalLM
 from ..model.artifact_folder import ADAPTER_FOLDER, check_same_base, read_config, read_constants
+from .checkpoints import last_complete_checkpoint
 from .dataset import digest_of_tokens
 from .fitting import FittingTrainer
 from .full_disk import named_full_disk
+from .processes import from_main_process
 from .sharding import load_adapter, load_optimizer, whole_adapter, whole_optimizer
 
 OPTIMIZER_FILE, SCHEDULER_FILE, DATA_FILE = "optimizer.pt", "scheduler.pt", "training_data.json"
@@ -31,6 +34,18 @@ OPTIMIZER_FILE, SCHEDULER_FILE, DATA_FILE = "optimizer.pt", "scheduler.pt", "tra
 
 class CheckpointingTrainer(FittingTrainer):
     """Saves the adapter and the state of its optimizer whole; what is frozen is in no checkpoint."""
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> TrainOutput:
+        """As the Trainer's, but True resumes from the last checkpoint that was written to its end.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if resume_from_checkpoint is True:
+            output_dir = Path(self.args.output_dir)
+            # One decides: a folder that processes share may look different to each for a moment.
+            resume_from_checkpoint = str(from_main_process(lambda: last_complete_checkpoint(output_dir)))
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the artifact. All processes must call this; the main process writes."""
