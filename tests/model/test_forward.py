@@ -11,6 +11,7 @@ import torch
 import transformers
 from conftest import (
     FAMILIES,
+    HEADS,
     IDS,
     PAPER,
     RESIDUAL,
@@ -230,12 +231,71 @@ def test_a_lora_on_the_embedding() -> None:
     torch.testing.assert_close(visible(logp, inputs), visible(oracle_logp(model, inputs), inputs), rtol=1e-4, atol=1e-4)
 
 
-def test_mixtures_of_experts_are_refused() -> None:
-    config = transformers.MixtralConfig(
-        **SMALL, **IDS, num_attention_heads=4, num_key_value_heads=2, num_local_experts=4
-    )
-    with pytest.raises(UnsupportedModelError, match="MixtralForCausalLM has mixture-of-experts layers"):
-        model_from_config(config)
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+MIXTURES = {
+    "mixtral": ("MixtralConfig", {"num_local_experts": 4}),
+    "qwen2": ("Qwen2MoeConfig", {**EXPERTS, "shared_expert_intermediate_size": 16}),
+    "qwen3": ("Qwen3MoeConfig", EXPERTS),
+    "olmoe": ("OlmoeConfig", {"num_experts": 4, "num_experts_per_tok": 2}),
+    "gpt-oss": ("GptOssConfig", {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    "llama4": (
+        "Llama4TextConfig",
+        {"num_local_experts": 4, "interleave_moe_layer_step": 1, "intermediate_size_mlp": 48},
+    ),
+    "gemma4": (
+        "Gemma4TextConfig",
+        {
+            **{"enable_moe_block": True, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 16},
+            "hidden_size_per_layer_input": 0,
+        },
+    ),
+    "deepseek": (
+        "DeepseekV3Config",
+        {
+            **{
+                "n_routed_experts": 4,
+                "num_experts_per_tok": 2,
+                "moe_intermediate_size": 16,
+                "first_k_dense_replace": 1,
+            },
+            **{"n_group": 1, "topk_group": 1, "q_lora_rank": 16, "kv_lora_rank": 16},
+            **{"qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8},
+        },
+    ),
+}
+
+
+def config_of(name: str, **options) -> transformers.PretrainedConfig:
+    return getattr(transformers, name)(**{**SMALL, **HEADS, **IDS, **options})
+
+
+@pytest.mark.parametrize("family", MIXTURES)
+def test_mixtures_of_experts_are_refused(family: str) -> None:
+    name, options = MIXTURES[family]
+    with pytest.raises(UnsupportedModelError, match=r"ForCausalLM has mixture-of-experts layers"):
+        model_from_config(config_of(name, **options))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("Gemma4TextConfig", {"enable_moe_block": False, "hidden_size_per_layer_input": 0}),
+        (
+            "Gemma4TextConfig",
+            {
+                "enable_moe_block": False,
+                "hidden_size_per_layer_input": 8,
+                "vocab_size_per_layer_input": SMALL["vocab_size"],
+            },
+        ),
+        ("Qwen2MoeConfig", {**EXPERTS, "mlp_only_layers": [0, 1]}),
+    ],
+)
+def test_the_dense_models_of_such_a_family_are_not(name: str, options: dict) -> None:
+    model, inputs = model_from_config(config_of(name, **options)), prompt()
+    with torch.no_grad():
+        logp = model(**inputs).logits.log_softmax(-1)
+    torch.testing.assert_close(visible(logp, inputs), visible(oracle_logp(model, inputs), inputs), rtol=1e-4, atol=1e-4)
 
 
 def test_an_unknown_factor_on_the_logits_is_found() -> None:

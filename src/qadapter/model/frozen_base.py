@@ -40,7 +40,7 @@ def freeze_base(base: PreTrainedModel) -> None:
         raise UnsupportedModelError(f"{name} is an encoder-decoder model; a decoder-only causal LM is needed.")
     if base._is_stateful:
         raise UnsupportedModelError(f"{name} keeps a recurrent state that cannot hold two policies' rows.")
-    if base._can_set_experts_implementation():
+    if _has_experts(base):
         raise UnsupportedModelError(
             f"{name} has mixture-of-experts layers, which do not keep the rows of a batch apart."
         )
@@ -55,6 +55,14 @@ def freeze_base(base: PreTrainedModel) -> None:
         _drop_nothing(module)
     # Others (Falcon, Persimmon) ask their config in each pass.
     _drop_nothing(base.config.get_text_config())
+
+
+def _has_experts(base: PreTrainedModel) -> bool:
+    """Whether there is a mixture of experts among its modules; families such as Gemma 4 come with and without."""
+    return any(
+        name.rpartition(".")[2] == "experts" or "Experts" in type(module).__name__
+        for name, module in base.named_modules()
+    )
 
 
 def _drop_nothing(owner: Any) -> None:

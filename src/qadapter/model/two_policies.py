@@ -39,6 +39,10 @@ class TwoPolicies(PreTrainedModel):
     base_model_prefix = ""
     main_input_name = "input_ids"
 
+    @classmethod
+    def _can_set_experts_implementation(cls) -> bool:
+        return True  # asked for the config of a dense base whose family also comes with experts
+
     def __init__(
         self,
         base: PreTrainedModel,
