@@ -80,6 +80,29 @@ def test_gradients_are_those_of_the_dequantized_base(folder: Path, load_in: str)
             )
 
 
+@BITS
+def test_a_pair_is_trained_alike_whatever_stands_beside_it(folder: Path, load_in: str) -> None:
+    """Also one whose activations have outliers, as those of large models do."""
+    model, batch = quantized(folder, load_in).train(), make_batch()
+    with torch.no_grad():
+        norm = model.base.base_model.layers[0].input_layernorm.weight
+        norm[:8] *= 20
+    together = model(**batch).pair_loss
+    pairs = len(together)
+    for pair in range(pairs):
+        alone = model(**{name: value[[pair, pair + pairs]] for name, value in batch.items()}).pair_loss
+        torch.testing.assert_close(alone[0], together[pair], rtol=1e-4, atol=1e-4)
+
+
+@BITS
+def test_the_loss_in_train_mode_is_that_of_the_dequantized_base(folder: Path, load_in: str) -> None:
+    """Without the rounding of activations that 8-bit layers have in eval mode."""
+    model, batch = quantized(folder, load_in).train(), make_batch()
+    plain = randomize_adapter(QAdapterForCausalLM(dequantized(folder, model.base), RESIDUAL)).train()
+    ours, theirs = (one(**batch) for one in (model, plain))
+    torch.testing.assert_close(ours.loss, theirs.loss, rtol=1e-4, atol=1e-4)
+
+
 def dequantized(folder: Path, base: torch.nn.Module) -> torch.nn.Module:
     """A plain model with the weights that the quantized layers multiply by."""
     plain = load_base(folder, dtype="float32")

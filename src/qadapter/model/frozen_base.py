@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 from ..core import LMHead
 from ..errors import UnsupportedModelError
-from .quantization import keep_gradients
+from .quantization import keep_gradients, rounds_activations_in_eval_mode
 
 
 def freeze_base(base: PreTrainedModel) -> None:
@@ -75,12 +75,13 @@ def rest_base(module: nn.Module) -> None:
     """Put the base's own modules into eval mode, and leave the LoRA layers inside, with their dropout, as they are.
 
     In train mode some models compute another function, or write into their weights (Gemma 3n). What can recompute
-    its activations stays as it is, too: transformers does so in train mode alone.
+    its activations stays as it is, too: transformers does so in train mode alone. So do layers in 8 bits, whose
+    products in eval mode are for decoding.
     """
     if isinstance(module, BaseTunerLayer):
         rest_base(module.get_base_layer())
         return
-    if not hasattr(module, "gradient_checkpointing"):
+    if not (hasattr(module, "gradient_checkpointing") or rounds_activations_in_eval_mode(module)):
         module.training = False
     for child in module.children():
         rest_base(child)

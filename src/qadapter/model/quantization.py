@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 
 import torch
+from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from ..errors import ConfigError, MissingExtraError
@@ -64,3 +65,13 @@ def keep_gradients(base: PreTrainedModel) -> None:
     for module in base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def rounds_activations_in_eval_mode(module: nn.Module) -> bool:
+    """Whether a module is a layer of bitsandbytes in 8 bits.
+
+    On a CPU or an XPU it multiplies by the dequantized weights in train mode. In eval mode it rounds the activations to
+    8 bits, too, but for columns in which any row of the batch has an outlier: that decodes many times as fast, and a
+    row's result depends on the others. On other devices the mode does not matter.
+    """
+    return hasattr(module, "init_8bit_state")

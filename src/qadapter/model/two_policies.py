@@ -83,7 +83,7 @@ class TwoPolicies(PreTrainedModel):
             )
 
     def train(self, mode: bool = True) -> TwoPolicies:
-        """Set the mode of the adapter; the base, a constant, is in eval mode either way (`rest_base`)."""
+        """Set the mode of the adapter; the base, a constant, stays in eval mode (`rest_base` says what does not)."""
         super().train(mode)
         rest_base(self.base)
         return self
