@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import oracles
 import pytest
@@ -110,6 +112,29 @@ def test_what_the_base_recommends_for_decoding_does_not_touch_the_answers(tokeni
         found.append(answer_prompts(model, tokenizer, ["wa wb", "wc"], max_new_tokens=12, **decoding))
         assert model.generation_config.to_diff_dict().items() >= recommended.items()
     assert found[0] == found[1]
+
+
+def test_what_the_base_recommends_touches_no_answer_of_several_threads(tokenizer, monkeypatch) -> None:
+    model = make_model(constants=RESIDUAL)
+    recommended = model.generation_config
+    recommended.update(repetition_penalty=1e6)
+    prompts, strengths = ["wa wb", "wc"], [0.0, 0.5, 1.0] * 2
+    expected = [answer_prompts(model, tokenizer, prompts, max_new_tokens=12, strength=eta) for eta in strengths]
+    generate = QAdapterForCausalLM.generate
+    entered = threading.Barrier(2)
+
+    def both_at_once(self: QAdapterForCausalLM, *args, **kwargs):
+        with suppress(threading.BrokenBarrierError):  # with the lock held nobody else comes this far
+            entered.wait(timeout=0.2)
+        return generate(self, *args, **kwargs)
+
+    monkeypatch.setattr(QAdapterForCausalLM, "generate", both_at_once)
+    with ThreadPoolExecutor(2) as threads:
+        found = threads.map(
+            lambda eta: answer_prompts(model, tokenizer, prompts, max_new_tokens=12, strength=eta), strengths
+        )
+        assert list(found) == expected
+    assert model.generation_config is recommended
 
 
 def test_dial_per_row() -> None:

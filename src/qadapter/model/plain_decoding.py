@@ -12,7 +12,7 @@ from .modeling import QAdapterForCausalLM
 
 @contextmanager
 def without_recommended_decoding(model: QAdapterForCausalLM) -> Iterator[None]:
-    """Inside, `generate` does what its call says and nothing else.
+    """Inside, `generate` does what its call says and nothing else. Other threads' calls of `generate` wait meanwhile.
 
     A base's generation config may name a repetition penalty, a min_p and more of the kind, and transformers fills in
     from it what a call leaves out: the answers would then be those of another policy than the one that was trained and
@@ -21,11 +21,14 @@ def without_recommended_decoding(model: QAdapterForCausalLM) -> Iterator[None]:
     Args:
         model: its generation config is put back, also after an exception.
     """
-    recommended = model.generation_config
-    model.generation_config = GenerationConfig(
-        bos_token_id=recommended.bos_token_id, eos_token_id=recommended.eos_token_id
-    )
-    try:
-        yield
-    finally:
-        model.generation_config = recommended
+    # The lock that generate() takes. Outside of it two threads would each see what the other has put there: one of them
+    # would decode with the recommendation, and put the plain config back as if it were the model's own.
+    with model.row_router.lock:
+        recommended = model.generation_config
+        model.generation_config = GenerationConfig(
+            bos_token_id=recommended.bos_token_id, eos_token_id=recommended.eos_token_id
+        )
+        try:
+            yield
+        finally:
+            model.generation_config = recommended
