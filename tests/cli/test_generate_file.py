@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import datetime
 import json
 import sys
+from decimal import Decimal
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from qadapter.cli.main import main
@@ -164,3 +168,32 @@ def test_a_row_without_a_prompt_is_named(
     assert answer(trained, path, tmp_path / "o.jsonl") == 2
     assert said in capsys.readouterr().err
     assert not (tmp_path / "o.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (datetime.date(2026, 1, 2), "datetime.date(2026, 1, 2)"),
+        (Decimal("1.50"), "Decimal('1.50')"),
+        (b"a", "b'a'"),
+        (float("nan"), "nan"),
+        ({"when": datetime.date(2026, 1, 2)}, "{'when': datetime.date(2026, 1, 2)}"),
+    ],
+)
+def test_an_id_that_json_cannot_write_is_named_before_anything_is_answered(
+    value: object, shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "p.parquet", tmp_path / "o.jsonl"
+    ids = pyarrow.array([{"when": None}, value] if isinstance(value, dict) else [None, value], from_pandas=False)
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["Hi", "Ho"], "id": ids}), path)
+    assert answer(tmp_path / "no model is loaded", path, out) == 2
+    said = capsys.readouterr().err
+    assert f"p.parquet row 2: the id {shown} cannot be written as JSON" in said
+    assert "write a date as text" in said
+    assert not out.exists()
+
+
+def test_an_id_that_is_half_a_character_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "Hi", "id": "\ud800"}))
+    assert answer(tmp_path / "no model is loaded", tmp_path / "p.jsonl", tmp_path / "o.jsonl") == 2
+    assert "p.jsonl:1: the id '\\ud800' cannot be written as JSON" in capsys.readouterr().err

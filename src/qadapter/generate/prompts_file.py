@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,14 +34,14 @@ def read_prompts(path: str | Path) -> list[PromptRow]:
         path: .jsonl, .json, .csv or .parquet.
 
     Raises:
-        DataError: a file that is missing, empty or damaged, or a row without a prompt or with
-            a conversation that does not end with the user; it names the row.
+        DataError: a file that is missing, empty or damaged, or a row without a prompt, with a conversation that does
+            not end with the user, or with an id that JSON has no way to write; it names the row.
     """
     rows = []
     for index, (location, row) in enumerate(read_rows(path)):
         if isinstance(row, BadRow):
             raise DataError(str(row))
-        rows.append(PromptRow(index, row.get("id"), _prompt(location, row)))
+        rows.append(PromptRow(index, _id(location, row), _prompt(location, row)))
     return rows
 
 
@@ -54,6 +55,19 @@ def chat_input(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> Prompt:
 def as_messages(prompt: Prompt) -> list[dict[str, str]]:
     """A prompt as a conversation, for those who read it as one."""
     return [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+
+
+def _id(location: str, row: dict[str, Any]) -> Any:
+    """The id, which is to be written beside the answers: now is the time to say that it cannot be."""
+    value = row.get("id")
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{location}: the id {repr(value)[:80]} cannot be written as JSON: {error}",
+            hint="give ids that are texts or numbers (write a date as text), or leave the id out",
+        ) from error
+    return value
 
 
 def _prompt(location: str, row: dict[str, Any]) -> Prompt:
