@@ -106,6 +106,20 @@ def test_prompts_may_stand_before_and_behind_flags(words: str) -> None:
     assert (args.directory, args.words, args.strength, args.seed) == ("DIR", ["PROMPT"], [0.5, 1.0], 3)
 
 
+@pytest.mark.parametrize(
+    ("words", "prompts"),
+    [
+        (["DIR", "--strength", "0.5", "1", "--seed", "3", "--", "-5 + 3?"], ["-5 + 3?"]),
+        (["--strength", "0.5", "1", "--seed", "3", "--", "DIR", "-5 + 3?", "-6"], ["-5 + 3?", "-6"]),
+        (["DIR", "Hi", "--seed=3", "--strength", "0.5", "1", "--", "--seed", "4"], ["Hi", "--seed", "4"]),
+        (["--seed", "3", "DIR", "--strength", "0.5", "1", "Hi", "--"], ["Hi"]),
+    ],
+)
+def test_what_follows_two_hyphens_are_prompts(words: list[str], prompts: list[str]) -> None:
+    args = build_parser().parse_args(["generate", *words])
+    assert (args.directory, args.words, args.strength, args.seed) == ("DIR", prompts, [0.5, 1.0], 3)
+
+
 @pytest.mark.parametrize("instructions", [True, False])
 def test_without_a_dtype_the_weights_are_in_one_that_the_machine_multiplies(
     instructions: bool, trained: Path, tiny_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -173,10 +173,19 @@ def _words_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]
     """Move the flags with their values behind DIR and the prompts.
 
     argparse would take the prompt in `DIR --strength 0.5 PROMPT` for a number, and in `DIR --seed 1 PROMPT` finds the
-    prompts to be none before it comes to them.
+    prompts to be none before it comes to them. What follows the first `--` are prompts, whatever they look like; then
+    the flags come first, and a `--` ends their values.
     """
     if "--" in words:
-        return words
+        first = words.index("--")
+        positional, flags = _apart(parser, words[:first])
+        return [*flags, "--", *positional, *words[first + 1 :]]
+    positional, flags = _apart(parser, words)
+    return positional + flags
+
+
+def _apart(parser: argparse.ArgumentParser, words: list[str]) -> tuple[list[str], list[str]]:
+    """DIR with the prompts, and the flags with their values."""
     positional: list[str] = []
     flags: list[str] = []
     left = iter(range(len(words)))
@@ -195,7 +204,7 @@ def _words_first(parser: argparse.ArgumentParser, words: list[str]) -> list[str]
         flags += words[at:end]
         for _ in range(at + 1, min(end, len(words))):
             next(left)
-    return positional + flags
+    return positional, flags
 
 
 def _is_number(word: str) -> bool:
