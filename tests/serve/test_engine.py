@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from typing import ClassVar
 
 import pytest
 import torch
@@ -27,6 +28,7 @@ class Letters:
     """A tokenizer of one letter per token."""
 
     all_special_ids = ()
+    added_tokens_decoder: ClassVar[dict] = {}
 
     def decode(self, ids: Sequence[int], **_: object) -> str:
         return "".join(chr(97 + token % 26) for token in ids)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 
 import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from served_model import SPECIAL, byte_tokenizer
-from tokenizers import Tokenizer, decoders, models
+from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
 from qadapter.core import Mixture
@@ -37,6 +38,27 @@ def test_pieces_make_the_text_of_all_tokens(ids: list[int]) -> None:
     detokenizer = Detokenizer(TOKENIZER)
     pieces = [detokenizer.push(token) for token in ids] + [detokenizer.flush()]
     assert "".join(pieces) == TOKENIZER.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+@given(st.lists(st.integers(1, 7), max_size=24))
+def test_special_tokens_without_a_role_are_left_out_too(ids: list[int]) -> None:
+    """A text goes on behind them as if they were not there: it keeps the space that it would lose at its beginning."""
+    tokenizer = tokenizer_with_header()
+    detokenizer = Detokenizer(tokenizer)
+    text = "".join([detokenizer.push(token) for token in ids] + [detokenizer.flush()])
+    assert text == tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+@cache
+def tokenizer_with_header() -> PreTrainedTokenizerFast:
+    """One of the SentencePiece family with two more tokens: a special one, and one that is text."""
+    pieces = ["<unk>", "▁the", "▁", "a", ".", "。"]
+    inner = Tokenizer(models.BPE({piece: index for index, piece in enumerate(pieces)}, merges=[], unk_token="<unk>"))
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>")
+    tokenizer.add_tokens([AddedToken("<|header|>", special=True), AddedToken("<tool>", special=False)])
+    assert not {6, 7}.intersection(tokenizer.all_special_ids)
+    return tokenizer
 
 
 @pytest.mark.parametrize("repeated", [PARTS[0], PARTS[1], TOKENIZER("\ufffd", add_special_tokens=False)["input_ids"]])

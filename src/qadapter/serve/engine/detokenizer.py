@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
 
@@ -27,7 +28,7 @@ class Detokenizer:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, before: Sequence[int] = ()) -> None:
         self.tokenizer = tokenizer
-        self._special = frozenset(tokenizer.all_special_ids)
+        self._special = special_ids(tokenizer)
         self.ids: list[int] = list(before[-_CONTEXT:])
         # What is decoded: the tokens behind `_done`, which may have text that is not released, and a few before them.
         self._done = len(self.ids)
@@ -71,6 +72,13 @@ class Detokenizer:
 
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+
+@lru_cache(maxsize=4)  # it takes up to 20 ms where thousands of tokens were added, and is asked for with each answer
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The tokens that decoding leaves out: also those that were added as special and have no role (`<|header|>`)."""
+    added = (token for token, entry in tokenizer.added_tokens_decoder.items() if entry.special)
+    return frozenset((*tokenizer.all_special_ids, *added))
 
 
 def alike(one: str, other: str) -> int:
