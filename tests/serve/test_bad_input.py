@@ -186,7 +186,7 @@ def test_fields_that_ask_for_nothing_are_taken(api: tuple[str, Any]) -> None:
     neutral = {
         "tools": [], "response_format": {"type": "text"}, "presence_penalty": 0, "frequency_penalty": 0.0,
         "logit_bias": {}, "user": "me", "metadata": {"a": "b"}, "store": False, "n": None, "stop": None, "seed": None,
-        "stream_options": {"include_usage": None, "include_obfuscation": None},
+        "stream_options": {"include_usage": None, "include_obfuscation": None}, "logprobs": False, "top_logprobs": 0,
     }  # fmt: skip
     parts = [{"type": "text", "text": "H"}, {"type": "text", "text": "i"}]
     message = {"role": "user", "name": "me", "content": parts}

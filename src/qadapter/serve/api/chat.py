@@ -38,7 +38,7 @@ async def begin(service: Service, body: ChatRequest) -> Answer:
     """
     if body.max_tokens is not None and body.max_completion_tokens is not None:
         raise ApiError(400, "max_tokens and max_completion_tokens are the same; give one of them.", param="max_tokens")
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise ApiError(400, "top_logprobs: needs logprobs: true", param="top_logprobs")
     service.policy(body)  # before the work of tokenizing
     prompt_ids = await service.encode(body.messages, "messages")
