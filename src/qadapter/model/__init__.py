@@ -4,6 +4,7 @@ constants         the constants of the method, checked
 frozen_base       what a base must be like; its LM head
 lora              LoRA on some rows of a batch: both policies in one pass
 lora_options      which options of PEFT's LoRA are known to work
+text_modules      which modules a pass over text calls: no others get the LoRA
 shared_prefix     prompt, chosen and rejected in one row
 response_states   which states of a batch of pairs count, in the order of the loss
 preference_batch  the pairs as the backbone takes them

@@ -23,6 +23,7 @@ from .pair_loss import PreferenceOutput, pair_loss
 from .positions import declared_positions, usable_positions
 from .preference_batch import PreferenceBatch, preference_batch
 from .shared_prefix import packed_attention_mask, packed_block_mask, shortest_window, why_not_packable
+from .text_modules import leave_out, refuse_uncalled, uncalled_modules
 
 logger = transformers.logging.get_logger(__name__)
 
@@ -58,7 +59,9 @@ class TwoPolicies(PreTrainedModel):
             peft_config = peft_config or lora_config()
             check_lora_options(peft_config)
             check_lora_start(peft_config)
-            peft_model = put_on(base, peft_config)
+            uncalled = uncalled_modules(base)
+            peft_model = put_on(base, leave_out(peft_config, uncalled))
+            refuse_uncalled(peft_model, uncalled)
         super().__init__(base.config)
         self.constants = constants or QConstants()
         self.peft_model = peft_model

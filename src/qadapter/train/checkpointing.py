@@ -144,6 +144,7 @@ class CheckpointingTrainer(FittingTrainer):
 
 def _lora(config: PeftConfig) -> dict[str, Any]:
     """What decides which function the factors of a LoRA are."""
+    excluded = config.exclude_modules or []
     return {
         "r": config.r,
         "lora_alpha": config.lora_alpha,
@@ -152,6 +153,7 @@ def _lora(config: PeftConfig) -> dict[str, Any]:
             for name in ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "lora_bias")
         },
         "modules": sorted(config.target_modules),
+        "without": excluded if isinstance(excluded, str) else sorted(excluded),
     }
 
 
