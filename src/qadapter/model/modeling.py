@@ -40,11 +40,13 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
     Args:
         base: a decoder-only causal LM of transformers. It is mutated: frozen, its dropout set to zero, LoRA injected.
         constants: the constants of the method.
-        peft_config: the LoRA; None gives r=8, alpha=16 on all linear layers but the LM head.
+        peft_config: the LoRA; None gives r=8, alpha=16 on all linear layers that text gets to, but the LM
+            head.
         peft_model: `base` already wrapped by PEFT (used when loading), instead of `peft_config`.
 
     Raises:
         UnsupportedModelError: a base or a LoRA for which the policies cannot be mixed exactly.
+        ConfigError: a LoRA on modules that the base does not have, or that no text gets to.
 
     Source: Q-Adapter (arXiv 2407.03856).
     """
