@@ -298,6 +298,19 @@ def test_the_dense_models_of_such_a_family_are_not(name: str, options: dict) -> 
     torch.testing.assert_close(visible(logp, inputs), visible(oracle_logp(model, inputs), inputs), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        transformers.OpenAIGPTConfig(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=128),
+        transformers.XLNetConfig(vocab_size=VOCABULARY, d_model=32, n_layer=2, n_head=4, d_inner=48),
+    ],
+)
+def test_models_without_a_cache_are_refused(config: transformers.PretrainedConfig) -> None:
+    """They could be trained, or not even that, and never decoded."""
+    with pytest.raises(UnsupportedModelError, match="LMHeadModel has no cache of keys and values"):
+        model_from_config(config)
+
+
 def test_an_unknown_factor_on_the_logits_is_found() -> None:
     base = make_base()
     head = base.get_output_embeddings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,8 @@ def freeze_base(base: PreTrainedModel) -> None:
         base: a causal LM of transformers; mutated in place.
 
     Raises:
-        UnsupportedModelError: an encoder-decoder, recurrent, mixture-of-experts or bare model, or one with an adapter.
+        UnsupportedModelError: an encoder-decoder, recurrent, mixture-of-experts or bare model, one without a cache of
+            keys and values, or one with an adapter.
     """
     name = type(base).__name__
     # What is in a layer of PEFT is neither the base's, to be frozen as π₀, nor this adapter's.
@@ -40,6 +42,11 @@ def freeze_base(base: PreTrainedModel) -> None:
         raise UnsupportedModelError(f"{name} is an encoder-decoder model; a decoder-only causal LM is needed.")
     if base._is_stateful:
         raise UnsupportedModelError(f"{name} keeps a recurrent state that cannot hold two policies' rows.")
+    if "past_key_values" not in inspect.signature(base.forward).parameters:
+        raise UnsupportedModelError(
+            f"{name} has no cache of keys and values (its forward takes no past_key_values), which decoding needs.",
+            hint="take a base of a family that has one, such as Llama, Qwen, Mistral, Gemma, Phi or GPT-2",
+        )
     if _has_experts(base):
         raise UnsupportedModelError(
             f"{name} has mixture-of-experts layers, which do not keep the rows of a batch apart."
