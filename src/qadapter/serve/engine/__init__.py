@@ -6,6 +6,7 @@ prefill        reading a prompt in chunks
 slots          who decodes, and in which rows
 kv_rows        keys and values of rows of different lengths
 masks          what each row may look at; which models that fits
+probe          whether a model reads rows together as each alone
 step           one pass over rows of both policies, and their mixture
 sampling       the next token of each row
 choice         one answer while it is written

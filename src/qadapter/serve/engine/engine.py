@@ -32,6 +32,7 @@ from ..metrics import EngineMetrics
 from .choice import Choice
 from .masks import check_servable
 from .prefill import Prefill
+from .probe import check_reads_together
 from .request import Delta, Event, Failed, FailureReason, Request
 from .sampling import choose
 from .scheduler import RefusedError, Scheduler
@@ -76,7 +77,7 @@ class Engine:
         limits: how much it takes on.
 
     Raises:
-        UnsupportedModelError: a model whose attention cannot have rows of different lengths.
+        UnsupportedModelError: a model whose attention cannot have rows of different lengths; a few tokens are tried.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Engine:
         self.metrics = EngineMetrics()
         self.scheduler = Scheduler(self.limits.max_queue)
         self.layers: int = model.config.get_text_config().num_hidden_layers
+        check_reads_together(self.model, self.layers)
         self.slots = self._empty_slots()
         self._prefill: Prefill | None = None
         self._running: dict[Request, _Running] = {}

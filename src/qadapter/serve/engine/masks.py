@@ -45,12 +45,16 @@ def check_servable(base: PreTrainedModel) -> None:
     """Refuse a model whose attention these masks cannot describe.
 
     Raises:
-        UnsupportedModelError: ALiBi, no position ids, an attention kernel without masks, chunked or linear attention.
+        UnsupportedModelError: ALiBi, no position ids, an attention kernel without masks, chunked, local or linear
+            attention.
     """
     config = base.config.get_text_config()
     name = type(base).__name__
     reason = why_not_packable(base)
     hint = None
+    if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo
+        reason = "its local layers cut their window by the place in the batch, which is behind the end of a short row"
+        hint = "use `qadapter generate`, or train on a base without local layers"
     if config._attn_implementation == "flex_attention":
         reason = "FlexAttention would compile a mask for every step"
     if config._attn_implementation not in ("sdpa", "eager"):
