@@ -14,6 +14,7 @@ import pytest
 from qadapter.cli.config import build, read_yaml
 from qadapter.compare import TYPES
 from qadapter.compare.methods import lines_of, reference_line
+from qadapter.compare.module_source import source_of
 from qadapter.evaluate.local_tasks import local_task
 
 ROOT = Path(__file__).parents[1]
@@ -132,3 +133,22 @@ def test_the_small_sets_are_split_by_prompt(prepare: ModuleType, tmp_path: Path)
         assert {number % 2 for number in numbers} == {0, 1}, "of a prompt's pairs any, not always the first"
         if test:
             assert all(int(prompt.split()[1]) >= 30 for prompt in prompts[1])
+
+
+def test_a_comparison_sees_which_pairs_the_small_judge_knows(
+    prepare: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Comments of a checker do not count: what tells two judges apart must be code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(prepare.style_judge, "fitted", lambda _: len)
+    monkeypatch.delitem(sys.modules, "style_judge")  # the recipe's own, which would be found first
+    prepare.write(tmp_path / "heldout.jsonl", [{side: [{"content": side}] for side in ("chosen", "rejected")}])
+    sources = []
+    for pairs in ([{"pair": 1}], [{"pair": 2}], [{"pair": 1}]):
+        prepare.write(tmp_path / "judge_pairs.jsonl", pairs)
+        prepare.fit_judge(tmp_path)
+        importlib.invalidate_caches()
+        assert importlib.util.find_spec("style_judge").origin == str(tmp_path / "style_judge.py")
+        sources.append(source_of("style_judge"))
+    assert sources[0] == sources[2] != sources[1]

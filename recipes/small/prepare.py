@@ -174,10 +174,10 @@ REFUSAL = "I'm sorry, I can't help with that."
 
 def fit_judge(out: Path) -> None:
     """Put the judge where the comparison finds it, and measure it."""
-    # A comparison knows a checker by its source: the pairs that this one reads must show in it.
+    # A comparison knows a checker by its code: the pairs that this one reads must show in it.
     source = Path(__file__).with_name("style_judge.py").read_text(encoding="utf-8")
     digest = hashlib.sha256((out / "judge_pairs.jsonl").read_bytes()).hexdigest()
-    (out / "style_judge.py").write_text(f"{source}\n# judge_pairs.jsonl: sha256 {digest}\n", encoding="utf-8")
+    (out / "style_judge.py").write_text(f'{source}\nJUDGE_PAIRS_SHA256 = "{digest}"\n', encoding="utf-8")
     judge = style_judge.fitted(out / "judge_pairs.jsonl")
     heldout = read(out / "heldout.jsonl")
     chosen, rejected = ([judge(row[side][-1]["content"]) for row in heldout] for side in ("chosen", "rejected"))
