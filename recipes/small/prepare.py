@@ -7,7 +7,7 @@ pairs in TRL's conversational form (`qadapter data convert` makes it), questions
 They are public, and none is part of this repository:
 
     dsp_*               github.com/Linear95/DSP: data/domain_specific_preference.test.json, 500 queries to train on
-    hh_harmless.*       github.com/Linear95/DSP: data/harmless.test.json
+    hh_harmless.*, hh_helpful.*   github.com/Linear95/DSP: data/harmless.test.json, data/helpful.test.json
     politeness_*        github.com/rasbt/LLMs-from-scratch: ch07/04_preference-tuning-with-dpo/instruction-data-with-…
     ultrafeedback_*     a sample of trl-lib/ultrafeedback_binarized on the hub
     benchmarks          hellaswag_val_first1000, arc_easy_test, piqa_valid and lambada_openai_first1000, with the rows
@@ -56,6 +56,7 @@ SETS = {
     "academy": PreferenceSet("dsp_academy.train", "dsp_academy.test"),
     "business": PreferenceSet("dsp_business.train", "dsp_business.test"),
     "harmless": PreferenceSet("hh_harmless.train", "hh_harmless.test"),
+    "helpful": PreferenceSet("hh_helpful.train", None),
     "politeness": PreferenceSet("politeness_llm_from_scratch", None),
     "ultrafeedback": PreferenceSet("ultrafeedback_sample.train", "ultrafeedback_sample.test"),
 }
