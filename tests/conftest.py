@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # For the processes that tests start; see set_num_threads below.
@@ -36,6 +38,25 @@ FAMILIES = {
 }
 PAPER = QConstants("logits", alpha_0=0.01, alpha_tilde=1.0, gamma=1.0, chi2_coef=0.1)
 RESIDUAL = QConstants("residual", alpha_0=0.3, alpha_tilde=0.3, gamma=1.0, chi2_coef=0.1)
+
+
+@pytest.fixture
+def full_device() -> Path:
+    """A device that every write finds full."""
+    device = Path("/dev/full")
+    if not device.exists():
+        pytest.skip("this system has no /dev/full, on which a write finds a full disk (Linux has it)")
+    return device
+
+
+@pytest.fixture
+def on_a_full_disk(full_device: Path) -> Callable[[Path], None]:
+    """Let what is written beside a file, before it takes its place, find no room."""
+
+    def put(path: Path) -> None:
+        path.with_name(f".part-{os.getpid()}-{path.name}").symlink_to(full_device)
+
+    return put
 
 
 def make_base(family: str = "llama", seed: int = 0) -> PreTrainedModel:

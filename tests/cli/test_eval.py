@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -197,13 +197,16 @@ def test_what_is_known_before_the_benchmarks_is_not_lost_in_them(
     assert "preference.accuracy" in full["difference"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 def test_where_there_is_no_room_for_the_result_it_is_printed_and_the_one_before_is_kept(
-    trained: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path,
+    pairs_file: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    on_a_full_disk: Callable[[Path], None],
 ) -> None:
     output = tmp_path / "result.json"
     output.write_text("what was measured before the benchmarks")
-    (tmp_path / f".part-{os.getpid()}-result.json").symlink_to("/dev/full")
+    on_a_full_disk(output)
     assert main(["eval", str(trained), "--preference-file", str(pairs_file), "--output", str(output)]) == 2
     said = capsys.readouterr()
     assert "pair accuracy" in said.out

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import json
-import os
 import re
 import shutil
 import weakref
@@ -606,26 +605,26 @@ def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Pat
         assert f"## {heading}" in text
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("name", ["results.json", "frontier.png", "results.md", "report.html"])
 def test_a_report_that_finds_no_room_leaves_the_one_before(
-    values: Values, pretended: list[TrainingJob], tmp_path: Path, name: str
+    values: Values, pretended: list[TrainingJob], tmp_path: Path, name: str, on_a_full_disk: Callable[[Path], None]
 ) -> None:
     results, _ = compare(values(methods={"DPO": {"method": "dpo"}}, strengths=[1.0]))
     write_reports(results, tmp_path)
     before = (tmp_path / name).read_bytes()
-    (tmp_path / f".part-{os.getpid()}-{name}").symlink_to("/dev/full")
+    on_a_full_disk(tmp_path / name)
     with pytest.raises(OSError, match=rf"No space left on device: .*{name}'"):
         write_reports(results, tmp_path)
     assert (tmp_path / name).read_bytes() == before
     assert not list(tmp_path.glob(".part-*"))
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_a_job_that_finds_no_room_is_named_and_leaves_nothing(tmp_path: Path) -> None:
+def test_a_job_that_finds_no_room_is_named_and_leaves_nothing(
+    tmp_path: Path, on_a_full_disk: Callable[[Path], None]
+) -> None:
     jobs = Jobs(tmp_path, 1, lambda _: None)
     jobs.expect("measure", 1)
-    (tmp_path / f".part-{os.getpid()}-one.json").symlink_to("/dev/full")
+    on_a_full_disk(tmp_path / "one.json")
     with pytest.raises(OSError, match=r"No space left on device: .*one\.json'"):
         jobs.result("one", "measure", "measure", dict)
     assert list(tmp_path.iterdir()) == []

@@ -56,6 +56,18 @@ def test_a_family_that_fails_on_every_request_is_refused() -> None:
     assert "qadapter generate" in str(caught.value)
 
 
+@pytest.mark.parametrize("row", [0, 1])
+def test_states_that_are_no_numbers_are_no_rounding(row: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = probe._read_together
+
+    def broken(model: QAdapterForCausalLM, layers: int) -> list[torch.Tensor]:
+        return [states * (torch.nan if number == row else 1) for number, states in enumerate(read(model, layers))]
+
+    monkeypatch.setattr(probe, "_read_together", broken)
+    with pytest.raises(UnsupportedModelError, match=r"differ by .*nan"):
+        check_reads_together(make_model(), LAYERS)
+
+
 def test_no_memory_is_no_fault_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
-import os
 import shutil
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,18 +22,12 @@ from qadapter.data.whole_file import write_whole
 from qadapter.errors import QAdapterError
 from qadapter.train.callbacks import MetricsFile
 
-FULL = Path("/dev/full")
-needs_dev_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full")
 Usage = namedtuple("Usage", "total used free")
 
 
-def on_a_full_disk(path: Path) -> None:
-    """Let what is written beside the file, before it takes its place, find no room."""
-    path.with_name(f".part-{os.getpid()}-{path.name}").symlink_to(FULL)
-
-
-@needs_dev_full
-def test_a_file_that_cannot_be_written_whole_is_as_it_was(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_whole_is_as_it_was(
+    tmp_path: Path, on_a_full_disk: Callable[[Path], None]
+) -> None:
     path = tmp_path / "file.txt"
     write_whole(path, "one")
     on_a_full_disk(path)
@@ -54,22 +48,22 @@ def test_a_file_behind_a_link_is_written_and_the_link_is_kept(tmp_path: Path) ->
     assert sorted(tmp_path.iterdir()) == [path, link]
 
 
-@needs_dev_full
-def test_what_is_no_file_is_written_as_it_is(tmp_path: Path) -> None:
+def test_what_is_no_file_is_written_as_it_is(tmp_path: Path, full_device: Path) -> None:
     """`--output /dev/stdout`, say: nothing is renamed over a device."""
     link = tmp_path / "null"
     link.symlink_to("/dev/null")
     write_whole(link, "one")
     assert Path("/dev/null").is_char_device()
     link.unlink()
-    link.symlink_to(FULL)
+    link.symlink_to(full_device)
     with pytest.raises(OSError, match="No space left on device"):
         write_whole(link, "one")
-    assert FULL.is_char_device()
+    assert full_device.is_char_device()
 
 
-@needs_dev_full
-def test_a_resumed_run_keeps_its_arguments_and_its_metrics(tmp_path: Path, tokenizer) -> None:
+def test_a_resumed_run_keeps_its_arguments_and_its_metrics(
+    tmp_path: Path, tokenizer, on_a_full_disk: Callable[[Path], None]
+) -> None:
     run_folder.save_run_config(tmp_path, {"seed": 1})
     on_a_full_disk(tmp_path / "config.yaml")
     with pytest.raises(OSError, match="No space left"):

@@ -53,7 +53,6 @@ class Jobs:
         self.codes = set[str]()
         """The digests of its sources."""
         self._taken: dict[str, tuple[str, float]] = {}
-        self._seconds: dict[str, list[float]] = {}
         self._left: dict[str, int] = {}
 
     def expect(self, kind: str, count: int) -> None:
@@ -88,7 +87,6 @@ class Jobs:
         self.versions.add(finished["qadapter_version"])
         self.codes.add(finished.get("code", UNKNOWN_CODE))
         self._taken[name] = kind, finished["seconds"]
-        self._seconds.setdefault(kind, []).append(finished["seconds"])
         note = f"{finished['seconds']:7.0f} s{self._time_left()}" if made else "   done before"
         self.say(f"[{self.done:>{len(str(self.total))}}/{self.total}] {title:<64}{note}")
         return finished
@@ -96,9 +94,12 @@ class Jobs:
     @property
     def seconds(self) -> dict[str, float]:
         """Kind → what its jobs took that were asked for so far, each counted once, whenever it was done."""
-        found: dict[str, float] = {}
-        for kind, seconds in sorted(self._taken.values()):
-            found[kind] = found.get(kind, 0.0) + seconds
+        return {kind: sum(taken) for kind, taken in sorted(self._by_kind().items())}
+
+    def _by_kind(self) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        for kind, seconds in self._taken.values():
+            found.setdefault(kind, []).append(seconds)
         return found
 
     def read(self, name: str) -> dict[str, Any] | None:
@@ -118,9 +119,10 @@ class Jobs:
 
     def _time_left(self) -> str:
         """By the mean time of the jobs of the same kind; of a kind that is new, by the mean of all."""
-        every = [seconds for kind in self._seconds.values() for seconds in kind]
+        by_kind = self._by_kind()
+        every = [seconds for _, seconds in self._taken.values()]
         left = 0.0
         for kind, count in self._left.items():
-            known = self._seconds.get(kind, every)
+            known = by_kind.get(kind, every)
             left += count * sum(known) / len(known)
         return f"   about {max(1, round(left / 60))} min left" if left > 0 else ""

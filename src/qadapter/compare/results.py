@@ -73,15 +73,14 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
 def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[str, Any]:
     best = result.candidates[result.best]
     start = Point(0.0, behaviour(base, plan.frontier_y).value)
-    from_base = _from_base(plan, result)
+    mean = _mean_dial(plan, base, result)
     per_seed = [
-        Dial(
-            [start, *(_point(plan, base, records[number]) for _, records in sorted(result.records.items()))], from_base
+        mean._replace(
+            points=[start, *(_point(plan, base, records[number]) for _, records in sorted(result.records.items()))]
         )
         for number in range(len(plan.arguments.seeds))
     ]
     scale = scale_of(plan.arguments.frontier_x)
-    mean = _mean_dial(plan, base, result)
     return {
         "label": result.line.label,
         "method": result.line.method,
@@ -90,7 +89,7 @@ def _line(plan: Plan, base: _Record, result: LineResult, limit: float) -> dict[s
         "at_edge": _at_edge(result.line, best.hyperparameters),
         "interpolation": result.line.interpolation,
         "label_noise": result.line.label_noise,
-        "dial_from_base": from_base,
+        "dial_from_base": mean.from_base,
         "points": [
             _interval_point(plan, base, strength, records)
             for strength, records in sorted([(0.0, [base]), *result.records.items()])

@@ -135,10 +135,15 @@ def why_not_packable(base: PreTrainedModel) -> str | None:
     return None
 
 
+def windows_by_place(base: PreTrainedModel) -> bool:
+    """Whether layers cut their window by a key's place in the row, and not by its position: GPT-Neo's local ones."""
+    return "local" in getattr(base.config.get_text_config(), "attention_layers", ())
+
+
 def shortest_window(base: PreTrainedModel) -> int | None:
     """The size of the model's sliding attention window; None where it attends to everything."""
     config = base.config.get_text_config()
-    if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo, which masks by the place in the row
+    if windows_by_place(base):
         return config.window_size
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)

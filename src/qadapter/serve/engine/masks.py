@@ -7,7 +7,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ...errors import UnsupportedModelError
-from ...model.shared_prefix import why_not_packable
+from ...model.shared_prefix import why_not_packable, windows_by_place
 
 _WINDOWED = "sliding_attention"
 _KINDS = {"full_attention", _WINDOWED}
@@ -52,7 +52,7 @@ def check_servable(base: PreTrainedModel) -> None:
     name = type(base).__name__
     reason = why_not_packable(base)
     hint = None
-    if "local" in getattr(config, "attention_layers", ()):  # GPT-Neo
+    if windows_by_place(base):
         reason = "its local layers cut their window by the place in the batch, which is behind the end of a short row"
         hint = "use `qadapter generate`, or train on a base without local layers"
     if config._attn_implementation == "flex_attention":

@@ -38,7 +38,7 @@ def check_reads_together(model: QAdapterForCausalLM, layers: int) -> None:
     name = f"{type(model.base).__name__} (model_type {model.base.config.model_type!r})"
     hint = "use `qadapter generate` or generate(), which read rows of one length"
     try:
-        difference = max(map(_difference, _read_together(model, layers), _read_alone(model)))
+        differences = list(map(_difference, _read_together(model, layers), _read_alone(model)))
     except torch.OutOfMemoryError:
         raise  # says nothing about the model
     except Exception as error:
@@ -48,10 +48,13 @@ def check_reads_together(model: QAdapterForCausalLM, layers: int) -> None:
             hint,
         ) from error
     exact = model.dtype == torch.float32 and not is_quantized(model.base)
-    if not difference <= (_ROUNDING if exact else _COARSE_ROUNDING):
+    rounding = _ROUNDING if exact else _COARSE_ROUNDING
+    # What is no number is no rounding, either.
+    if not all(difference <= rounding for difference in differences):
         raise UnsupportedModelError(
             f"{name} cannot be served in batches that requests join and leave: beside a longer row it reads a row "
-            f"otherwise than alone (its states differ by {difference:.2g} of their norm).",
+            f"otherwise than alone (its states differ by {' and '.join(f'{one:.2g}' for one in differences)} of their "
+            "norm).",
             hint,
         )
 
