@@ -605,6 +605,24 @@ def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Pat
         assert f"## {heading}" in text
 
 
+def test_a_dial_that_does_not_begin_at_the_base_is_not_joined_with_it(
+    values: Values, pretended: list[TrainingJob]
+) -> None:
+    methods = {
+        "ours": {"method": "qadapter", "anchors": 0},
+        "paper": {"method": "qadapter", "preset": "paper"},
+        "DPO": {"method": "dpo"},
+    }
+    results, _ = compare(values(methods=methods, strengths=[0.5, 1.0]))
+    from_base = {line["label"]: line["dial_from_base"] for line in results["lines"]}
+    assert from_base == {"ours": True, "paper": False, "DPO": True}
+    for line in results["lines"]:
+        points = [Point(point["x"]["value"], point["y"]["value"]) for point in line["points"]]
+        dial = Dial(points, line["dial_from_base"])
+        assert line["area"] == pytest.approx(area_under(dial, results["x_limit"], SQUARE_ROOT))
+        assert line["area_by_seed"] == pytest.approx([line["area"]])
+
+
 @pytest.mark.parametrize("name", ["results.json", "frontier.png", "results.md", "report.html"])
 def test_a_report_that_finds_no_room_leaves_the_one_before(
     values: Values, pretended: list[TrainingJob], tmp_path: Path, name: str, on_a_full_disk: Callable[[Path], None]

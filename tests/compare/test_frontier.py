@@ -45,9 +45,13 @@ def test_neighbours_in_strength_are_joined_and_the_best_of_equal_x_counts() -> N
     assert cost_of(back, 3) == pytest.approx(2.5)
     crossed = Dial([Point(0, 0), Point(4, 4), Point(2, 4), Point(4, 0)])
     assert best_within(crossed) == [Point(0, 0), Point(2, 2), Point(2, 4)]
-    # The third line crosses the first two at x=1 and x=2.
     zigzag = Dial([Point(0, 3), Point(3, 0), Point(0, 1), Point(3, 4)])
     assert best_within(zigzag) == [Point(0, 3), Point(2, 3), Point(3, 4)]
+    # The third line overtakes the first where they cross, at x = 8/3.
+    overtaken = best_within(Dial([Point(0, 0), Point(4, 2), Point(2, 0), Point(4, 4)]))
+    assert (overtaken[0], overtaken[-1]) == ((0, 0), (4, 4))
+    assert any(point == pytest.approx((8 / 3, 4 / 3)) for point in overtaken)
+    assert all(point.y == pytest.approx(max(point.x / 2, 2 * point.x - 4)) for point in overtaken)
     assert best_within(Dial([Point(0, 0), Point(1, 1), Point(1, 2)])) == [Point(0, 0), Point(1, 1), Point(1, 2)]
     assert best_within(Dial([Point(0, 3), Point(1, 1)])) == [Point(0, 3)]
 
