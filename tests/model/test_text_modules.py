@@ -43,6 +43,7 @@ def test_by_default_all_that_is_trained_gets_a_gradient(tmp_path: Path, caplog: 
     with caplog.at_level(logging.INFO, "qadapter"):
         model = model_from_config(gemma3())
     assert "leaves out what no pass over text calls: model.vision_tower" in caplog.text
+    assert "has no module" not in caplog.text, "what is left out is there"
     assert without_gradient(model) == []
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     assert len(names) == 2 * 7 * SMALL["num_hidden_layers"]

@@ -56,9 +56,9 @@ def write_reports(results: dict[str, Any], folder: Path) -> None:
 
 
 _CAPTION = (
-    "One line per method along its dial, from the base on the left; the numbers are strengths, the large dot is what "
-    "was trained. Up is more of the preference, left is less forgetting. Bars are 95 % intervals from a bootstrap over "
-    "prompts and seeds."
+    "One line per method along its dial, from the base where the dial begins at it; the numbers are strengths, the "
+    "large dot is what was trained. Up is more of the preference, left is less forgetting. Bars are 95 % intervals "
+    "from a bootstrap over prompts and seeds."
 )
 
 

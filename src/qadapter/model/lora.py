@@ -241,11 +241,11 @@ def put_on(base: PreTrainedModel, config: PeftConfig) -> PeftModel:
     Raises:
         ConfigError: none of the names is a module's.
     """
+    wanted = getattr(config, "target_modules", None)  # before PEFT writes out what "all-linear" means
     try:
         peft_model = get_peft_model(base, config)
     except ValueError as error:
         raise ConfigError(f"the LoRA does not fit to {type(base).__name__}: {error}", hint=_HINT) from error
-    wanted = getattr(config, "target_modules", None)
     found = getattr(peft_model.base_model, "targeted_module_names", [])
     for name in sorted(wanted) if isinstance(wanted, set | list) else ():
         if not any(module == name or module.endswith(f".{name}") for module in found):
