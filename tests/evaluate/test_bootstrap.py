@@ -196,3 +196,12 @@ def test_of_a_single_document_no_interval_is_shown() -> None:
     several = {"items": text["items"] * 2}
     (row,) = figure_rows([difference_to_base({"text": several}, {"text": several})], {"text": several})
     assert row.cells == [("2.000", "+0.000 [+0.000, +0.000]")]
+
+
+def test_a_small_figure_is_not_shown_as_nothing() -> None:
+    """Two digits of it; what differs by rounding alone stays 0."""
+    record = {"text": {"items": [{"nats": 1.0, "tokens": 1}] * 2}}
+    for change, shown in ((0.00034, "+0.00034"), (1e-12, "+0.000"), (-0.0085, "-0.0085"), (0.0123, "+0.012")):
+        after = {"text": {"items": [{"nats": 1.0 + change, "tokens": 1}] * 2}}
+        (row,) = figure_rows([difference_to_base(after, record)], record)
+        assert row.cells[0][1].split()[0] == shown

@@ -209,6 +209,10 @@ def test_resume_true_takes_the_last_checkpoint_that_was_written_to_its_end(
     whole.train()
     (tmp_path / "checkpoint-3" / "trainer_state.json").unlink()
     (tmp_path / "checkpoint-2" / "qadapter_config.json").unlink()
+    for name, problem in (("checkpoint-3", "no trainer_state.json"), ("checkpoint-9", "there is no such folder")):
+        with pytest.raises(ConfigError, match=f"cannot resume from .*{name}: {problem}") as refused:
+            trainer().train(resume_from_checkpoint=str(tmp_path / name))
+        assert f"one of {tmp_path / 'checkpoint-1'}" in str(refused.value)
     resumed = trainer()
     resumed.train(resume_from_checkpoint=True)
     assert "checkpoint-3 is incomplete (no trainer_state.json): skipped." in caplog.text

@@ -73,7 +73,7 @@ def _frontier_table(results: dict[str, Any]) -> Table:
     rows = []
     for line in results["lines"]:
         against = line["at_reference"] or {}
-        costs = [NOT_REACHED if level["x"] is None else f"{level['x']:.4f}" for level in line["equal_behaviour"]]
+        costs = [NOT_REACHED if level["x"] is None else _number(level["x"]) for level in line["equal_behaviour"]]
         rows.append(
             [line["label"], _number(line["area"]), *costs, _ratio(against, "ratio"), _ratio(against, "ratio_dialled")]
         )
@@ -186,7 +186,11 @@ def _heading(name: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}" if abs(value) >= 1 else f"{value:.4f}"
+    if value is None:
+        return "–"
+    # Four decimals make nothing of a KL of 0.00004; of sums that should be 0 they rightly do.
+    tiny = 1e-9 < abs(value) < 1e-3
+    return f"{value:.2g}" if tiny else f"{value:.4g}" if abs(value) >= 1 else f"{value:.4f}"
 
 
 def _interval(figure: dict[str, float] | None) -> str:

@@ -69,6 +69,8 @@ def _number(value: float, percent: bool, *, sign: bool = False, unit: bool = Tru
     plus = "+" if sign else ""
     if percent:
         return f"{100 * value:{plus}.1f}" + (" %" if unit else "")
+    if 1e-9 < abs(value) < 1e-2:  # three decimals make nothing of a small KL
+        return f"{value:{plus}.2g}"
     return f"{value:{plus}.3f}" if abs(value) < 10 else f"{value:{plus}.1f}"
 
 

@@ -22,7 +22,7 @@ from transformers.trainer_utils import TrainOutput
 from ..errors import ArtifactError, ConfigError
 from ..model import QAdapterForCausalLM
 from ..model.artifact_folder import ADAPTER_FOLDER, check_same_base, read_config, read_constants
-from .checkpoints import last_complete_checkpoint
+from .checkpoints import check_complete, last_complete_checkpoint
 from .dataset import digest_of_tokens
 from .fitting import FittingTrainer
 from .full_disk import named_full_disk
@@ -39,12 +39,14 @@ class CheckpointingTrainer(FittingTrainer):
         """As the Trainer's, but True resumes from the last checkpoint that was written to its end.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is none, or the one that is named is missing or incomplete.
         """
         if resume_from_checkpoint is True:
             output_dir = Path(self.args.output_dir)
             # One decides: a folder that processes share may look different to each for a moment.
             resume_from_checkpoint = str(from_main_process(lambda: last_complete_checkpoint(output_dir)))
+        elif resume_from_checkpoint:
+            check_complete(Path(resume_from_checkpoint))
         return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:

@@ -45,6 +45,17 @@ def last_complete_checkpoint(output_dir: Path) -> Path:
     )
 
 
+def check_complete(checkpoint: Path) -> None:
+    """Raises ConfigError where a checkpoint that was named is missing or was not written to its end."""
+    problem = _missing(checkpoint) if checkpoint.is_dir() else "there is no such folder"
+    if problem is not None:
+        others = ", ".join(str(one) for one in checkpoints(checkpoint.parent) if _missing(one) is None)
+        raise ConfigError(
+            f"cannot resume from {checkpoint}: {problem}.",
+            hint=f"one of {others}" if others else f"start anew: {checkpoint.parent} has no complete checkpoint",
+        )
+
+
 def _missing(checkpoint: Path) -> str | None:
     """What keeps a checkpoint from being complete. The Trainer writes trainer_state.json last."""
     for name in (CONFIG_FILE, "trainer_state.json"):
