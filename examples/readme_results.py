@@ -88,15 +88,16 @@ def measured() -> str:
 
 def with_anchors() -> list[str]:
     """What training costs with the default's anchors: beside TRL, in the demo's comparison, beside our own DPO."""
-    lines = json.loads((ROOT / "study" / "results" / "academy.cost.json").read_text(encoding="utf-8"))["lines"]
+    cost = json.loads((ROOT / "study" / "results" / "academy.cost.json").read_text(encoding="utf-8"))
     ours, dpo = (
-        next(line["cost"]["train_seconds_by_part"] for line in lines if line["label"] == label)
+        next(line["cost"]["train_seconds_by_part"] for line in cost["lines"] if line["label"] == label)
         for label in ("default", "DPO")
     )
     demo = json.loads((ROOT / "results" / "compare_demo.json").read_text(encoding="utf-8"))["lines"]
     seconds = {line["method"]: line["cost"]["train_seconds"] for line in demo}
     return [
-        "Anchors cost time before and during training. With the default's, in float32 on 32 pairs, training is "
+        f"Anchors cost time before and during training. With the default's, in {cost['facts']['dtype']} on "
+        f"{cost['facts']['pairs per run']} pairs, training is "
         f"{dpo['training'] / ours['training']:.1f}× as fast as TRL's DPOTrainer, "
         f"{dpo['training'] / sum(ours.values()):.1f}× "
         "with the sampling of the anchors ([docs/study.md](docs/study.md#what-it-costs)); in "

@@ -51,6 +51,7 @@ def ours(**changed: Any) -> dict[str, Any]:
 DPO = ours(parametrization="residual", alpha_0=0.1, alpha_tilde=0.1, gamma=1.0, chi2_coef=0.0, sft_coef=0.0, anchors=0)
 BEST_DPO = {**DPO, "learning_rate": "best"}
 """With the learning rate that the part `methods` of the same set found best."""
+RLOO = {"method": "rloo", "learning_rate": 5e-4, "reward_learning_rate": 5e-4, "max_completion_length": 64}
 CONSTANTS: Methods = {
     "default": ours(),
     "DPO": BEST_DPO,
@@ -153,12 +154,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "rloo": {
         "methods": {
             "DPO": BEST_DPO,
-            "RLOO": {
-                "method": "rloo",
-                "learning_rate": 5e-4,
-                "reward_learning_rate": 5e-4,
-                "max_completion_length": 64,
-            },
+            "RLOO": RLOO,
         },
     },
     "cost": {
@@ -167,11 +163,14 @@ PARTS: dict[str, dict[str, Any]] = {
             "default": ours(anchors=16),
             "paper": ours(preset="paper"),
             "DPO": {"method": "dpo"},
+            "DPO, our trainer": DPO,
+            "RPO, our trainer": {**DPO, "sft_coef": 0.2},
             "SFT": {"method": "sft"},
             "Replay": {"method": "replay", "replay_max_new_tokens": 64},
             "IPO": {"method": "ipo"},
             "KTO": {"method": "kto"},
             "ORPO": {"method": "orpo"},
+            "RLOO": RLOO,
         },
         "train_pairs": 32,
         "eval_file": "few.jsonl",
