@@ -109,7 +109,7 @@ def with_anchors() -> list[str]:
 
 def batched() -> str:
     """The range of decoding time at strength 1/2 ÷ the base's on batches of prompts, over all methods measured."""
-    files = (ROOT / "study" / "results" / "academy.cost.json", ROOT / "results" / "compare_demo.json")
+    files = (ROOT / "study" / "results" / "academy.cost.json", *sorted((ROOT / "results").glob("compare_demo*.json")))
     lines = [line for file in files for line in json.loads(file.read_text(encoding="utf-8"))["lines"]]
     found = [line["cost"]["decode_time_vs_base"]["0.5"] for line in lines]
     return f"{min(found):.1f} to {max(found):.1f}×"

@@ -54,7 +54,7 @@ class MissingExtraError(QAdapterError, ImportError):
     def __init__(self, package: str, extra: str, feature: str) -> None:
         super().__init__(
             f"{feature} needs the package {package!r}, which is not installed.",
-            hint=f'pip install "qadapter[{extra}]"',
+            hint=f"pip install -e '.[{extra}]', in the clone of qadapter",
         )
 
 

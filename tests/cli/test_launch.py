@@ -122,7 +122,7 @@ def test_deepspeed_is_an_extra(capsys: pytest.CaptureFixture[str], monkeypatch: 
     monkeypatch.setattr(launching.importlib.util, "find_spec", lambda name: None)
     error = refused(["--launch", str(RECIPES / "zero2.yaml")], capsys)
     assert "needs the package 'deepspeed'" in error
-    assert 'pip install "qadapter[deepspeed]"' in error
+    assert "pip install -e '.[deepspeed]'" in error
 
 
 def test_a_number_of_processes_needs_a_launch(capsys: pytest.CaptureFixture[str]) -> None:

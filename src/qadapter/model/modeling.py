@@ -39,7 +39,8 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
 
     Args:
         base: a decoder-only causal LM of transformers. It is mutated: frozen, its dropout set to zero, LoRA injected.
-        constants: the constants of the method.
+        constants: the constants of the method; None gives `QConstants()`, which is no preset (`args.constants` of
+            `QAdapterTrainingArguments` are the preset's).
         peft_config: the LoRA; None gives r=8, alpha=16 on all linear layers that text gets to, but the LM
             head.
         peft_model: `base` already wrapped by PEFT (used when loading), instead of `peft_config`.

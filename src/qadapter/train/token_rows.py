@@ -15,7 +15,12 @@ from .dataset import tokenize_dataset
 
 
 def token_rows(
-    source: Any, tokenizer: PreTrainedTokenizerBase, base: PreTrainedModel, args: QAdapterTrainingArguments
+    source: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    base: PreTrainedModel,
+    args: QAdapterTrainingArguments,
+    *,
+    split: str = "train",
 ) -> Dataset:
     """Read and tokenize pairs, and check that the base can take them.
 
@@ -24,6 +29,7 @@ def token_rows(
         tokenizer: the base model's.
         base: the base, which is only looked at.
         args: of the run.
+        split: which split of a hub data set.
 
     Raises:
         DataError: what `load_preference_dataset` and `tokenize_dataset` refuse, more tokens than positions, or tokens
@@ -31,7 +37,7 @@ def token_rows(
     """
     # These we have read already. A stream may not know its columns.
     if not isinstance(source, Dataset) or source.column_names != PAIR_COLUMNS:
-        source = load_preference_dataset(source, on_bad_row=args.on_bad_row)
+        source = load_preference_dataset(source, split=split, on_bad_row=args.on_bad_row)
     rows = tokenize_dataset(source, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
     refuse_more_tokens_than_positions(rows, usable_positions(base))
     embedding = base.get_input_embeddings()

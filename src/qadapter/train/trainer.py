@@ -50,11 +50,12 @@ class QAdapterTrainer(CheckpointingTrainer):
     """Train a residual Q-function on preference pairs.
 
     Args:
-        model: the base model, its name, or a `QAdapterForCausalLM` (whose constants and LoRA are then used).
+        model: the base model, its name, or a `QAdapterForCausalLM` (whose LoRA is then used, and
+            whose constants must be those of `args`).
         args: the arguments; the constants and the LoRA come from them where `model` is a base.
         data_collator: makes batches of tokenized pairs; default `PreferenceCollator`.
         train_dataset: in any form that `load_preference_dataset` reads, TRL's among them.
-        eval_dataset: the same, or a dict of several.
+        eval_dataset: the same, or a dict of several. Of a hub data set the split `test` is read here, `train` above.
         processing_class: the tokenizer; default the base model's.
         callbacks: more callbacks.
         optimizers: optimizer and scheduler, instead of those that `args` describes.
@@ -98,15 +99,15 @@ class QAdapterTrainer(CheckpointingTrainer):
         base = model.base if isinstance(model, QAdapterForCausalLM) else model
         refuse_float16(base.dtype)
 
-        def tokenized(source: Any) -> Any:
-            return None if source is None else token_rows(source, tokenizer, base, args)
+        def tokenized(source: Any, split: str) -> Any:
+            return None if source is None else token_rows(source, tokenizer, base, args, split=split)
 
         # Before the LoRA is put on: what goes wrong here leaves the base as it was.
-        train_dataset = tokenized(train_dataset)
+        train_dataset = tokenized(train_dataset, "train")
         if isinstance(eval_dataset, dict):
-            eval_dataset = {key: tokenized(part) for key, part in eval_dataset.items()}
+            eval_dataset = {key: tokenized(part, "test") for key, part in eval_dataset.items()}
         else:
-            eval_dataset = tokenized(eval_dataset)
+            eval_dataset = tokenized(eval_dataset, "test")
         if not isinstance(model, QAdapterForCausalLM):
             set_seed(args.seed)  # the LoRA's first weights
             model = QAdapterForCausalLM(model, args.constants, peft_config or args.lora_config)
@@ -295,7 +296,7 @@ class QAdapterTrainer(CheckpointingTrainer):
         if are_token_rows(source):
             return source
         model: QAdapterForCausalLM = self.accelerator.unwrap_model(self.model)
-        return token_rows(source, self.processing_class, model.base, self.args)
+        return token_rows(source, self.processing_class, model.base, self.args, split="test")
 
     def evaluation_loop(
         self,
