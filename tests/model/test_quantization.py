@@ -166,5 +166,5 @@ def test_an_unknown_word_is_refused(folder: Path) -> None:
 
 def test_it_is_an_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantization.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"qadapter\[quantized\]"):
+    with pytest.raises(MissingExtraError, match=r"-e '\.\[quantized\]'"):
         load_base(folder, load_in="4bit")
