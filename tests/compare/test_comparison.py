@@ -600,9 +600,12 @@ def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Pat
     assert "src=" not in page, "one file"
     assert "ours <b>\\| |" in text
     assert "a wider one may do better: DPO (learning_rate" in text
-    results["lines"][0]["points"][1]["x"]["value"] = 0.000042
+    line = results["lines"][0]
+    line["points"][1]["x"]["value"], line["equal_behaviour"][0]["x"] = 0.000042, 0.000053
     write_reports(results, tmp_path)
-    assert " 4.2e-05 (" in (tmp_path / "results.md").read_text(), "a small KL is not shown as 0.0000"
+    small = (tmp_path / "results.md").read_text()
+    assert " 4.2e-05 (" in small, "a small KL is not shown as 0.0000"
+    assert " 5.3e-05 |" in small
     for heading in ("The frontier", "All points", "Cost", "All training runs"):
         assert heading in page
         assert f"## {heading}" in text

@@ -239,6 +239,11 @@ def test_of_a_hub_data_set_the_pairs_to_evaluate_are_its_test_split(
     trainer.evaluate("other/pairs")
     assert asked == [("some/pairs", "train"), ("some/pairs", "test"), ("other/pairs", "test")]
     assert len(trainer.eval_dataset) == 4
+    several = QAdapterTrainer(
+        make_base(), arguments(tmp_path), eval_dataset={"one": "some/pairs"}, processing_class=tokenizer
+    )
+    assert asked[3:] == [("some/pairs", "test")]
+    assert len(several.eval_dataset["one"]) == 4
 
 
 def test_resume_with_other_constants_is_refused(tmp_path: Path, tokenizer) -> None:
