@@ -600,8 +600,8 @@ def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Pat
     assert "src=" not in page, "one file"
     assert "ours <b>\\| |" in text
     assert "a wider one may do better: DPO (learning_rate" in text
-    line = results["lines"][0]
-    line["points"][1]["x"]["value"], line["equal_behaviour"][0]["x"] = 0.000042, 0.000053
+    for line in results["lines"]:
+        line["points"][1]["x"]["value"], line["equal_behaviour"] = 0.000042, [{"share": 1.0, "x": 0.000053}]
     write_reports(results, tmp_path)
     small = (tmp_path / "results.md").read_text()
     assert " 4.2e-05 (" in small, "a small KL is not shown as 0.0000"
