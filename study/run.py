@@ -11,6 +11,7 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
     methods    that file as it is: the two presets, DPO and SFT with three learning rates each, Replay
     constants  the default preset with one constant changed at a time
     reach      what more training and a dial beyond 2 reach: two epochs, strength 3
+    faster     twice the default's learning rate, along the dial
     cut        whether the value of a cut response's last state matters, where many responses are cut (ultrafeedback)
     noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
     pairs      the same with 0 and 20 %, on many more held-out pairs: those of the judge, whom nobody asks here
@@ -88,6 +89,15 @@ PARTS: dict[str, dict[str, Any]] = {
         },
         "reference": "DPO",
         "strengths": [1, 2, 3],
+        "tasks": [],
+        "text_file": None,
+    },
+    "faster": {
+        "methods": {
+            "default": ours(),
+            "learning_rate 2e-3": ours(learning_rate=2e-3),
+        },
+        "reference": "default",
         "tasks": [],
         "text_file": None,
     },
