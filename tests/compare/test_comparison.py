@@ -79,6 +79,8 @@ def test_results_and_resuming(
             assert point["gain"]["low"] <= point["gain"]["value"] <= point["gain"]["high"]
         assert line["area"] == pytest.approx(area_under(Dial(points), results["x_limit"], SQUARE_ROOT))
         assert line["area_by_seed"] == pytest.approx([line["area"]])
+        ends = line["intervals"]
+        assert ends["area"]["low"] <= line["area"] <= ends["area"]["high"]
         behaviour = line["at_reference"]["behaviour"]
         assert line["at_reference"]["x"] == cost_of(Dial(points), behaviour, SQUARE_ROOT)
         assert line["cost"]["pairs"] == 8
@@ -87,6 +89,9 @@ def test_results_and_resuming(
     assert results["x_limit"] == trained_point["x"]["value"]
     assert dpo["at_reference"]["reached"]
     assert dpo["at_reference"]["ratio"] < 1 + 1e-9
+    assert dpo["intervals"]["reached"] == 1, "of itself, in every resample"
+    assert 0 < dpo["intervals"]["ratio"]["low"] <= dpo["intervals"]["ratio"]["high"] == pytest.approx(1)
+    assert ours["intervals"]["reference_gained"] == dpo["intervals"]["reference_gained"] > 0.5
     assert 0 <= dpo["points"][2]["figures"]["answers.repeating"] <= 1
     assert dpo["points"][2]["figures"]["retention.kl_to_base"] == pytest.approx(trained_point["x"]["value"])
     assert results["base"]["preference.accuracy"] == 0.5
@@ -606,6 +611,16 @@ def test_the_reports(values: Values, pretended: list[TrainingJob], tmp_path: Pat
     small = (tmp_path / "results.md").read_text()
     assert " 4.2e-05 (" in small, "a small KL is not shown as 0.0000"
     assert " 5.3e-05 |" in small
+    first = results["lines"][0]
+    first["intervals"] |= {"area": {"low": 0.1, "high": 0.3}, "ratio": {"low": 0.2, "high": None}}
+    for reached, ratio, shown in (
+        (True, 0.5, "0.50× (0.20× to not reached)"),
+        (False, None, "not reached (from 0.20×)"),
+    ):
+        first["at_reference"] = {"reached": reached, "ratio": ratio, "ratio_dialled": None}
+        write_reports(results, tmp_path)
+        assert f" {shown} |" in (tmp_path / "results.md").read_text()
+        assert " (0.1000 to 0.3000) |" in (tmp_path / "results.md").read_text()
     for heading in ("The frontier", "All points", "Cost", "All training runs"):
         assert heading in page
         assert f"## {heading}" in text

@@ -22,18 +22,18 @@ def frontier_figures(dial: Dial, reference: Dial, trained: Point, scale: Scale) 
     Returns:
         equal_behaviour  [{share of the reference's gain at strength 1, behaviour, x}]: x is the least forgetting at
                          which the line reaches that behaviour, null where it does not; empty where it gained nothing
-        at_reference     see `_at_reference`; null where the reference gained nothing
+        at_reference     see `at_reference`; null where the reference gained nothing
     """
     start = dial.points[0].y
     gain = trained.y - start
     levels = [{"share": share, "behaviour": start + share * gain} for share in _SHARES] if gain > 0 else []
     return {
         "equal_behaviour": [{**level, "x": cost_of(dial, level["behaviour"], scale)} for level in levels],
-        "at_reference": _at_reference(dial, reference, trained, scale) if gain > 0 else None,
+        "at_reference": at_reference(dial, reference, trained, scale) if gain > 0 else None,
     }
 
 
-def _at_reference(dial: Dial, reference: Dial, trained: Point, scale: Scale) -> dict[str, Any] | None:
+def at_reference(dial: Dial, reference: Dial, trained: Point, scale: Scale) -> dict[str, Any] | None:
     """Forgetting at equal behaviour, against the reference as it was trained, and against it with the dial.
 
     Where the line does not reach the reference's behaviour at strength 1 (`reached` false), the two are compared at the

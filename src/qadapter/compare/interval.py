@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,28 +14,52 @@ from .axes import Figure
 _CHUNK = 2**22
 
 
-def over_prompts_and_seeds(
-    figures: Sequence[Figure], *, seed: int = 0, resamples: int = 2000, level: float = 0.95
-) -> Interval:
+class Draw(NamedTuple):
+    """What a bootstrap draws. Equal draws of figures on the same items and seeds draw the same of both."""
+
+    seed: int = 0
+    items_of: int = 0
+    """Which items: two draws that differ here alone draw the same seeds, and independent items."""
+    resamples: int = 2000
+    level: float = 0.95
+    """Probability between the two ends."""
+
+
+def over_prompts_and_seeds(figures: Sequence[Figure], draw: Draw) -> Interval:
     """The mean over seeds and its percentile interval from a bootstrap over items and seeds.
 
-    A resample draws items (the same for all seeds: they were measured on the same prompts) and seeds, both with
-    replacement. One seed says nothing about other seeds: the interval is then over items alone, and too narrow.
+    One seed says nothing about other seeds: the interval is then over items alone, and too narrow.
 
     Args:
         figures: one per seed, on the same items.
-        seed: of the resampling.
-        resamples: number of bootstrap samples.
-        level: probability between the two ends.
+        draw: the bootstrap.
 
     Raises:
         ValueError: no figures, or a group of one of them without any value.
     """
+    drawn = resampled(figures, draw)
+    value = float(np.mean([figure.value for figure in figures]))
+    low, high = np.nanquantile(drawn, [(1 - draw.level) / 2, (1 + draw.level) / 2])
+    return Interval(value, float(low), float(high))
+
+
+def resampled(figures: Sequence[Figure], draw: Draw) -> np.ndarray:
+    """[resamples] the means over seeds, of items (the same for all seeds) and seeds drawn with replacement.
+
+    Args:
+        figures: one per seed, on the same items.
+        draw: the bootstrap.
+
+    Returns:
+        NaN where only items without a value were drawn.
+
+    Raises:
+        ValueError: no figures.
+    """
     if not figures:
         raise ValueError("no seeds to take the mean of")
-    value = float(np.mean([figure.value for figure in figures]))
-    generator = np.random.default_rng(seed)
-    drawn = np.zeros((len(figures), resamples))
+    generator = np.random.default_rng([draw.seed, 1, draw.items_of])
+    means = np.zeros((len(figures), draw.resamples))
     for group in range(len(figures[0].groups)):
         # [seeds, items]; a weight of zero where a judge failed.
         values = np.array([[np.nan if one is None else one for one in figure.groups[group]] for figure in figures])
@@ -42,11 +67,10 @@ def over_prompts_and_seeds(
             np.ones(values.shape[1]) if figure.weights is None else figure.weights[group] for figure in figures
         ])  # fmt: skip
         weights = np.where(np.isnan(values), 0.0, weights)
-        means = _resampled_means(np.nan_to_num(values) * weights, weights, generator, resamples)
-        drawn += means / len(figures[0].groups)
-    seeds = generator.integers(len(figures), size=(len(figures), resamples))
-    low, high = np.nanquantile(np.take_along_axis(drawn, seeds, axis=0).mean(0), [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high))
+        of_group = _resampled_means(np.nan_to_num(values) * weights, weights, generator, draw.resamples)
+        means += of_group / len(figures[0].groups)
+    seeds = np.random.default_rng([draw.seed, 0]).integers(len(figures), size=means.shape)
+    return np.take_along_axis(means, seeds, axis=0).mean(0)
 
 
 def _resampled_means(

@@ -7,12 +7,15 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ..evaluate import Interval
 from ..evaluate.judges.cost import Cost
 from .axes import axis_label, behaviour, forgetting, gained
 from .frontier import Dial, Point, area_under
 from .frontier_figures import frontier_figures
-from .interval import over_prompts_and_seeds
+from .frontier_interval import DrawnDial, frontier_intervals
+from .interval import Draw, over_prompts_and_seeds, resampled
 from .methods import Line
 from .mixed_code import mixed_code
 from .plan import Plan
@@ -33,21 +36,24 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
                                 given), trained_with (all of them, defaults included), at_edge (see `_at_edge`),
                                 interpolation, label_noise, dial_from_base (see `Dial`), points [{strength, x, y,
                                 figures}] with {value, low, high} each and the base first, area, area_by_seed,
-                                equal_behaviour, at_reference, cost. Points but the base's have also gain, y less the
-                                base's, paired by prompt; where tasks were measured tasks_drop, the mean drop of those
-                                in which more is better
+                                equal_behaviour, at_reference, intervals (of area and ratios), cost.
+                                Points but the base's have also gain, y less the base's, paired by prompt; where tasks
+                                were measured tasks_drop, the mean drop of those in which more is better
         runs                    one per training run, those of sweeps included: label, hyperparameters, seed, drawn, and
                                 its figures at strength 1; null or absent where a diverged run has no number
         judging                 judge → what its server was asked for all finished measurements (see `Cost`)
         facts                   what the comparison was made with, and the seconds that its jobs took
 
-        For equal_behaviour and at_reference see `frontier_figures`.
+        For equal_behaviour and at_reference see `frontier_figures`, for intervals `frontier_intervals`.
     """
     arguments = plan.arguments
     by_label = {result.line.label: result for result in comparison.lines}
     reference = by_label[plan.reference.label]
     dials = {label: _mean_dial(plan, comparison.base, result) for label, result in by_label.items()}
-    trained = _trained(dials[plan.reference.label], reference)
+    drawn = {label: _drawn_dial(plan, comparison.base, result) for label, result in by_label.items()}
+    at_one = sorted(reference.records).index(1.0)
+    trained = dials[plan.reference.label].points[1 + at_one]
+    scale, draw = scale_of(arguments.frontier_x), Draw(plan.evaluation.seed)
     judging = _judging(plan, comparison)
     limit = arguments.x_limit if arguments.x_limit is not None else trained.x
     return {
@@ -59,7 +65,8 @@ def compare_results(plan: Plan, comparison: Comparison) -> dict[str, Any]:
         "lines": [
             {
                 **_line(plan, comparison.base, result, limit),
-                **frontier_figures(dials[label], dials[plan.reference.label], trained, scale_of(arguments.frontier_x)),
+                **frontier_figures(dials[label], dials[plan.reference.label], trained, scale),
+                "intervals": frontier_intervals(drawn[label], drawn[plan.reference.label], at_one, limit, scale, draw),
                 "cost": _cost(result),
             }
             for label, result in by_label.items()
@@ -111,17 +118,17 @@ def _at_edge(line: Line, best: dict[str, Any]) -> list[str]:
 
 
 def _interval_point(plan: Plan, base: _Record, strength: float, records: Sequence[_Record]) -> dict[str, Any]:
-    draw = {"seed": plan.evaluation.seed}
-    y = over_prompts_and_seeds([behaviour(record, plan.frontier_y) for record in records], **draw)
+    of_y, of_x = Draw(plan.evaluation.seed), Draw(plan.evaluation.seed, items_of=1)
+    y = over_prompts_and_seeds([behaviour(record, plan.frontier_y) for record in records], of_y)
     shift = statistics.fmean(_point(plan, base, record).y for record in records) - y.value
     y = Interval(*(end + shift for end in y))
-    x = over_prompts_and_seeds([forgetting(record, base, plan.arguments.frontier_x) for record in records], **draw)
+    x = over_prompts_and_seeds([forgetting(record, base, plan.arguments.frontier_x) for record in records], of_x)
     point = {"strength": strength, "x": x._asdict(), "y": y._asdict(), "figures": _figures(records, base)}
     if strength != 0:
-        gain = over_prompts_and_seeds([gained(record, base, plan.frontier_y) for record in records], **draw)
+        gain = over_prompts_and_seeds([gained(record, base, plan.frontier_y) for record in records], of_y)
         point["gain"] = gain._asdict()
     if strength != 0 and any(task["higher_is_better"] for task in records[0].get("tasks", {}).values()):
-        drop = over_prompts_and_seeds([forgetting(record, base, "tasks") for record in records], **draw)
+        drop = over_prompts_and_seeds([forgetting(record, base, "tasks") for record in records], of_x)
         point["tasks_drop"] = drop._asdict()
     return point
 
@@ -149,9 +156,15 @@ def _mean_dial(plan: Plan, base: _Record, result: LineResult) -> Dial:
     return Dial(points, _from_base(plan, result))
 
 
-def _trained(dial: Dial, result: LineResult) -> Point:
-    """The point of strength 1."""
-    return dial.points[1 + sorted(result.records).index(1.0)]
+def _drawn_dial(plan: Plan, base: _Record, result: LineResult) -> DrawnDial:
+    """The line on resamples: the same prompts and seeds for every line."""
+    by_strength = [records for _, records in sorted(result.records.items())]
+    of_x, of_gain = Draw(plan.evaluation.seed, items_of=1), Draw(plan.evaluation.seed)
+    x, gain = [], []
+    for records in by_strength:
+        x.append(resampled([forgetting(record, base, plan.arguments.frontier_x) for record in records], of_x))
+        gain.append(resampled([gained(record, base, plan.frontier_y) for record in records], of_gain))
+    return DrawnDial(np.stack(x), np.stack(gain), _from_base(plan, result))
 
 
 def _figures(records: Sequence[_Record], base: _Record) -> dict[str, Any]:
