@@ -109,22 +109,42 @@ def variants_part(part: str) -> str:
     return per_set(part, content)
 
 
-def reach_part() -> str:
-    """What a stronger dial or longer training reaches."""
+def dial_part(part: str) -> str:
+    """What a stronger dial, longer or faster training reaches."""
 
     def content(_: str, results: Results) -> list[str]:
         strengths = [point["strength"] for point in results["lines"][0]["points"] if point["strength"]]
         rows = [
             [
                 line["label"],
-                *(f"{p['gain']['value']:+.2f} at {p['x']['value']:.3f}" for p in line["points"] if p["strength"]),
-                number(figures(line, results)["kl_vs_best_dpo_at_equal_behaviour"], ".2f"),
+                *map(bought, line["points"][1:]),
+                ratio(line),
             ]
             for line in results["lines"]
         ]
-        return [table(["", *(f"strength {strength:g}" for strength in strengths), "KL ÷ DPO's"], rows)]
+        return [
+            table(["", *(f"strength {strength:g}" for strength in strengths), f"KL ÷ {results['reference']}'s"], rows)
+        ]
 
-    return per_set("reach", content)
+    return per_set(part, content)
+
+
+def bought(point: Results) -> str:
+    """Behaviour gained, the KL that it takes, and the answers that end in a loop, where there are some."""
+    loops = point["figures"]["answers.repeating"]
+    return f"{point['gain']['value']:+.2f} at {point['x']['value']:.3f}" + (f", {loops:.0%} loop" if loops else "")
+
+
+def ratio(line: Results) -> str:
+    """KL at the reference's behaviour, divided by its own, with the interval where the file has one."""
+    beside = line["at_reference"]
+    if beside is None or beside["ratio"] is None:
+        return "–"
+    # Files of before intervals were taken have none.
+    ends = line.get("intervals", {}).get("ratio")
+    return number(beside["ratio"], ".2f") + (
+        f" [{number(ends['low'], '.2f')}, {number(ends['high'], '.2f')}]" if ends else ""
+    )
 
 
 def noise_part() -> str:

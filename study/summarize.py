@@ -10,7 +10,7 @@ from pathlib import Path
 
 from study_figures import summary
 from study_lines import SETS, beside_default, load
-from study_tables import cost_part, methods_part, noise_part, pairs_part, rates_part, reach_part, variants_part
+from study_tables import cost_part, dial_part, methods_part, noise_part, pairs_part, rates_part, variants_part
 
 from qadapter.compare.plot import frontier_png
 
@@ -33,7 +33,8 @@ def page(text: str) -> str:
         "methods": methods_part(summary()),
         "constants": variants_part("constants"),
         "cut": variants_part("cut"),
-        "reach": reach_part(),
+        "faster": dial_part("faster"),
+        "reach": dial_part("reach"),
         "noise": noise_part(),
         "pairs": pairs_part(),
         "rates": rates_part(),
