@@ -63,6 +63,18 @@ def test_resamples_in_which_the_reference_gains_nothing_say_nothing_of_a_ratio()
     assert (found["ratio"], found["reached"], found["reference_gained"], found["area"]) == (None, None, 0.0, None)
 
 
+def test_resamples_in_which_the_reference_forgets_nothing_are_reached_all_the_same() -> None:
+    """A drop of benchmarks may be below 0; what is divided by is then nothing."""
+    line = drawn([(0.5, 1.0)], resamples=4)
+    reference = DrawnDial(np.array([[1.0, -1.0, 0.0, 1.0]]), np.ones((1, 4)), True)
+    found = frontier_intervals(line, reference, 0, 1.0, LINEAR, DRAW)
+    for name in ("ratio", "ratio_dialled"):
+        assert found[name] == pytest.approx({"low": 0.5, "high": 0.5})
+    assert (found["reached"], found["reference_gained"]) == (1.0, 1.0)
+    found = frontier_intervals(line, drawn([(-1.0, 1.0)], resamples=4), 0, 1.0, LINEAR, DRAW)
+    assert (found["ratio"], found["ratio_dialled"], found["reached"]) == (None, None, 1.0)
+
+
 def test_resamples_without_a_judged_answer_are_left_out() -> None:
     line = DrawnDial(np.full((1, 4), 0.5), np.array([[1.0, math.nan, 1.0, 1.0]]), True)
     found = frontier_intervals(line, drawn([(1.0, 1.0)], resamples=4), 0, 1.0, LINEAR, DRAW)

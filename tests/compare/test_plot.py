@@ -38,6 +38,15 @@ def test_the_axis_has_the_scale_of_the_frontier(axis: str, share: float) -> None
     assert ("square-root scale" in svg) == (axis == "kl_to_base")
 
 
+def test_labels_stand_in_the_legend_as_they_are() -> None:
+    """An underscore hides a label from matplotlib's legend, and a dollar begins a formula."""
+    (line,) = results("tasks")["lines"]
+    labels = ["_mine", r"lr $\\al$", "for $5", "a_b"]
+    svg = frontier_svg({**results("tasks"), "lines": [{**line, "label": label} for label in labels]})
+    for label in labels:
+        assert f"<!-- {label} -->" in svg
+
+
 def test_nothing_is_drawn_between_the_base_and_a_dial_that_does_not_begin_at_it() -> None:
     drawn = re.search(r'<path d="([^"]*)"[^>]*stroke: #d9622b', frontier_svg(results("tasks", from_base=False)))
     assert drawn is not None

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import json
 import os
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,7 +119,8 @@ def test_a_record_holds_all_parts(files: dict[str, str], tokenizer, constants, t
     assert record["agreement"][0]["prompts"] == 2
     report = tmp_path / "report.html"
     base["answers"]["items"][0]["answer"] = "<script>alert(1)</script>"
-    write_evaluation_report(report, title="A <title>", base=base, policies=[record], facts={"model": "m"})
+    write_evaluation_report(report, title="A <title>", base=base, policies=[record], dial_from_base=True,
+                            facts={"model": "m"})  # fmt: skip
     page = report.read_text(encoding="utf-8")
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -125,7 +128,8 @@ def test_a_record_holds_all_parts(files: dict[str, str], tokenizer, constants, t
     assert page.count("The dial") == 1
 
     record["difference"] = {name: one for name, one in record["difference"].items() if name.startswith("retention")}
-    write_evaluation_report(report, title="No gain measured", base=base, policies=[record], facts={})
+    write_evaluation_report(report, title="No gain measured", base=base, policies=[record], dial_from_base=True,
+                            facts={})  # fmt: skip
     assert "The dial" not in report.read_text(encoding="utf-8")
 
 
@@ -217,8 +221,35 @@ def test_a_bar_without_length_is_drawn(tmp_path: Path) -> None:
         for name, (start, by) in figures.items()
     }
     policy = {"strength": 1.0, "difference": difference, "agreement": []}
-    write_evaluation_report(tmp_path / "r.html", title="t", base={"strength": 0.0}, policies=[policy], facts={})
+    write_evaluation_report(tmp_path / "r.html", title="t", base={"strength": 0.0}, policies=[policy],
+                            dial_from_base=True, facts={})  # fmt: skip
     assert "<svg" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize("from_base", [True, False])
+def test_the_dial_as_it_is_drawn(tmp_path: Path, from_base: bool) -> None:
+    """On the scale of √KL; joined with the base only where strengths near 0 are near it."""
+
+    def at(strength: float, kl: float, gain: float) -> dict[str, Any]:
+        figures = {"judges.checker:m:f $_": (0.0, gain), "retention.kl_to_base": (None, kl)}
+        return {"strength": strength, "agreement": [], "difference": {
+            name: {"base": start, "customized": value, "difference": value, "low": value, "high": value, "items": 1}
+            for name, (start, value) in figures.items()
+        }}  # fmt: skip
+
+    policies = [at(0.5, 0.25, 0.5), at(1.0, 1.0, 1.0), at(2.0, 4.0, 2.0)]
+    write_evaluation_report(tmp_path / "r.html", title="t", base={"strength": 0.0}, policies=policies,
+                            dial_from_base=from_base, facts={})  # fmt: skip
+    lines = [
+        re.findall(r"[ML] ([\d.]+) ", path)
+        for path in re.findall(
+            r'<path d="([^"]*)"[^>]*stroke: #d9622b[^>]*stroke-width: 1.5', (tmp_path / "r.html").read_text()
+        )
+    ]
+    (drawn,) = [list(map(float, line)) for line in lines if len(line) > 2]
+    assert len(drawn) == (4 if from_base else 3)
+    half, one, two = drawn[-3:]
+    assert (two - one) / (one - half) == pytest.approx(2, abs=0.01)
 
 
 def test_a_pair_that_is_skipped_is_no_source_of_prompts(tmp_path: Path, tokenizer) -> None:

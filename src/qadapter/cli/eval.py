@@ -130,6 +130,7 @@ def _evaluate(
         "trained_on": trained_on,
         "dtype": str(model.dtype).removeprefix("torch."),
         "adapter_sha256": adapter_file_sha256(folder),
+        "dial_from_base": model.constants.alpha_0 == model.constants.alpha_tilde,
     }
 
     def result() -> dict[str, Any]:
@@ -160,7 +161,7 @@ def _evaluate(
 def _result(
     directory: str,
     measured: EvaluationArguments,
-    loaded: dict[str, str],
+    loaded: dict[str, Any],
     base: dict[str, Any],
     policies: list[dict[str, Any]],
 ) -> dict[str, Any]:
@@ -191,6 +192,7 @@ def _report(result: dict[str, Any], path: Path) -> None:
     cut = base.get("preference", {}).get("cut_responses")
     write_evaluation_report(
         path, title=f"Q-Adapter evaluation: {result['adapter']}", base=base, policies=policies,
+        dial_from_base=result["dial_from_base"],
         facts={
             "adapter": result["adapter"], "base model": result["base"], "dtype": result["dtype"],
             **result["arguments"], **({"held-out responses cut at max_length": cut} if cut else {}),

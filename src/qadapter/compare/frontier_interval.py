@@ -45,15 +45,16 @@ def frontier_intervals(
 
     Returns:
         area            {low, high}; null without a limit
-        ratio, ratio_dialled    {low, high} over the resamples in which the reference gained something. An end is null
-                        where the line does not reach the behaviour: whatever it may forget is not enough. Null where
-                        the reference never gains
+        ratio, ratio_dialled    {low, high} over the resamples in which the reference gained and forgot something. An
+                        end is null where the line does not reach the behaviour: whatever it may forget is not enough.
+                        Null where the reference never does
         reached         share of these resamples in which the line reaches the reference's behaviour; null where the
                         reference never gains
         reference_gained    share of the resamples in which the reference gained something
     """
-    areas, ratios, dialled, gained = [], [], [], 0
-    used = 0
+    areas: list[float] = []
+    ratios: dict[str, list[float]] = {"ratio": [], "ratio_dialled": []}
+    used = gained = reached = 0
     for line, other in zip(drawn.dials(), reference.dials(), strict=True):
         if any(math.isnan(number) for dial in (line, other) for point in dial.points for number in point):
             continue  # a judge that failed on nearly everything: nothing was drawn that it judged
@@ -64,20 +65,20 @@ def frontier_intervals(
         if goal.y <= 0:
             continue
         gained += 1
-        beside = at_reference(line, other, goal, scale) or {}
-        ratios.append(_or_never(beside.get("ratio")))
-        dialled.append(_or_never(beside.get("ratio_dialled")))
+        beside = at_reference(line, other, goal, scale)
+        reached += beside is not None and beside["reached"]
+        if goal.x > 0:
+            ratios["ratio"].append(math.inf if beside is None or not beside["reached"] else beside["ratio"])
+        if beside is None:
+            ratios["ratio_dialled"].append(math.inf)
+        elif beside["ratio_dialled"] is not None:
+            ratios["ratio_dialled"].append(beside["ratio_dialled"])
     return {
         "area": _ends(areas, draw),
-        "ratio": _ends(ratios, draw),
-        "ratio_dialled": _ends(dialled, draw),
-        "reached": sum(map(math.isfinite, ratios)) / gained if gained else None,
+        **{name: _ends(values, draw) for name, values in ratios.items()},
+        "reached": reached / gained if gained else None,
         "reference_gained": gained / used if used else None,
     }
-
-
-def _or_never(ratio: float | None) -> float:
-    return math.inf if ratio is None else ratio
 
 
 def _ends(values: Sequence[float], draw: Draw) -> dict[str, float | None] | None:

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ..evaluate.plots import BASE, TRAINED, subplots, svg
+from ..evaluate.plots import BASE, TRAINED, square_root_scale, subplots, svg, verbatim
 from .scale import SQUARE_ROOT, scale_of
 
 # Readable on light and dark ground. Lines of Q-Adapter take the first, the others the rest in turn.
@@ -31,12 +29,13 @@ def frontier_png(results: dict[str, Any], path: Path) -> None:
 
 def _draw(results: dict[str, Any]) -> Any:
     figure, (axis,) = subplots(1, _SIZE, "baselines")
+    drawn: list[Any] = []
     for line, color, style in zip(results["lines"], *_styles(results["lines"], results["reference"]), strict=True):
         points = sorted(line["points"], key=lambda point: point["strength"])
         # What is drawn as a line is what areas and equal behaviour are read off.
         joined = points if line["dial_from_base"] else points[1:]
         x, y = ([point[name]["value"] for point in joined] for name in ("x", "y"))
-        axis.plot(x, y, color=color, linestyle=style, linewidth=1.8, label=line["label"], zorder=2)
+        drawn += axis.plot(x, y, color=color, linestyle=style, linewidth=1.8, zorder=2)
         for point in points[1:]:
             axis.errorbar(
                 point["x"]["value"], point["y"]["value"], xerr=_bars(point["x"]), yerr=_bars(point["y"]), fmt="o",
@@ -53,12 +52,14 @@ def _draw(results: dict[str, Any]) -> Any:
     )
     label = f"forgetting: {results['frontier_x']['label']}"
     if scale_of(results["frontier_x"]["name"]) is SQUARE_ROOT:
-        axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda u: np.sign(u) * u**2))
+        square_root_scale(axis)
         label += ", square-root scale"
     axis.set_xlabel(label, fontsize=8)
     axis.set_ylabel(textwrap.fill(f"behaviour: {results['frontier_y']['label']}", _LABEL_WIDTH), fontsize=8)
-    legend = axis.legend(fontsize=8, frameon=False, loc="best")
+    # Given with the lines: a label that begins with an underscore would be left out of the legend without a word.
+    legend = axis.legend(drawn, [line["label"] for line in results["lines"]], fontsize=8, frameon=False, loc="best")
     for text in legend.get_texts():
+        verbatim(text)
         text.set_color(BASE)
     return figure
 

@@ -89,7 +89,7 @@ def _frontier_table(results: dict[str, Any]) -> Table:
         "least forgetting at which a share of the gain that "
         f"{reference} has at strength 1 is reached; and that forgetting at the whole gain, divided by {reference}'s "
         "own: as trained, and with its dial (where the gain is not reached, at the highest behaviour that is). In "
-        f"brackets 95 % intervals over prompts and seeds, of the ratios where {reference} gains anything.",
+        f"brackets 95 % intervals over prompts and seeds, of the ratios where {reference} gains and forgets anything.",
         ["method", "area", *(f"forgetting at {share:.0%} of the gain" for share in shares),
          f"against {reference} as trained", f"against {reference} dialled"],
         rows,

@@ -10,7 +10,7 @@ from typing import Any
 from ..data.whole_file import write_whole
 from ..generate import as_messages
 from .figures import figure_rows
-from .plots import BASE, TRAINED, subplots, svg
+from .plots import BASE, TRAINED, square_root_scale, subplots, svg
 from .report import page_template
 
 # Prompts whose answers are shown, and failures of a judge that are told.
@@ -20,7 +20,13 @@ _LABEL_WIDTH = 44
 
 
 def write_evaluation_report(
-    path: Path, *, title: str, base: dict[str, Any], policies: Sequence[dict[str, Any]], facts: dict[str, Any]
+    path: Path,
+    *,
+    title: str,
+    base: dict[str, Any],
+    policies: Sequence[dict[str, Any]],
+    dial_from_base: bool,
+    facts: dict[str, Any],
 ) -> None:
     """Write the page; it is one file without scripts or links to other files.
 
@@ -29,6 +35,8 @@ def write_evaluation_report(
         title: the heading.
         base: the base's record, from `measure_policy`.
         policies: the customized policies' records, each with `difference` and `agreement` added.
+        dial_from_base: whether strengths near 0 are policies near the base, as with α₀ = α̃. Else strength 0 is
+            π₀^(α₀/α̃), and between the base and the first strength nothing lies.
         facts: name → value, listed at the end.
 
     Raises:
@@ -41,7 +49,7 @@ def write_evaluation_report(
         title=title,
         strengths=[record["strength"] for record in policies],
         rows=figure_rows(differences, base),
-        dial=_dial(policies, base),
+        dial=_dial(policies, base, dial_from_base),
         judges=[line for record in records for line in _judge_lines(record)],
         agreements=[
             {
@@ -65,7 +73,7 @@ def write_evaluation_report(
     write_whole(path, page)
 
 
-def _dial(policies: Sequence[dict[str, Any]], base: dict[str, Any]) -> str:
+def _dial(policies: Sequence[dict[str, Any]], base: dict[str, Any], from_base: bool) -> str:
     """Each figure of the gain against the distance to the base, along the dial; the base at distance 0.
 
     Empty where no gain was measured.
@@ -82,7 +90,8 @@ def _dial(policies: Sequence[dict[str, Any]], base: dict[str, Any]) -> str:
         line: list[tuple[float, float]] = []
         before = first[name]["base"]
         if before is not None:
-            line.append((0.0, before))
+            if from_base:
+                line.append((0.0, before))
             axis.plot(0.0, before, color=BASE, marker="o")
             axis.annotate("base", (0.0, before), xytext=(8, -11), textcoords="offset points", fontsize=8, color=BASE)
         for record in sorted(policies, key=lambda record: record["strength"]):
@@ -102,7 +111,8 @@ def _dial(policies: Sequence[dict[str, Any]], base: dict[str, Any]) -> str:
                 color=BASE,
             )  # fmt: skip
         axis.plot(*zip(*line, strict=True), color=TRAINED, linewidth=1.5, zorder=1)
-        axis.set_xlabel("forgetting: KL to the base (nats per token)", fontsize=8)
+        square_root_scale(axis)
+        axis.set_xlabel("forgetting: KL to the base (nats per token), square-root scale", fontsize=8)
         axis.set_ylabel(textwrap.fill(f"gain: {label}", _LABEL_WIDTH), fontsize=8)
         axis.margins(x=0.2, y=0.15)
     return svg(figure)

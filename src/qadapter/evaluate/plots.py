@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
+
 from ..errors import MissingExtraError
 
 # One colour for what was trained, a neutral one for the base.
@@ -35,9 +37,20 @@ def subplots(columns: int, size: tuple[float, float], extra: str) -> tuple[Any, 
         axis.xaxis.label.set_color(BASE)
         axis.yaxis.label.set_color(BASE)
         axis.title.set_color(BASE)
+        verbatim(axis.xaxis.label), verbatim(axis.yaxis.label)
         for side in axis.spines.values():
             side.set_color(_GRID)
     return figure, axes
+
+
+def verbatim(text: Any) -> None:
+    """Labels hold users' words: a dollar in them is no formula, and a formula that is none no error."""
+    text.set_parse_math(False)
+
+
+def square_root_scale(axis: Any) -> None:
+    """The scale of √x on the x axis, mirrored below 0: along a dial KL grows with the square of the strength."""
+    axis.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda u: np.sign(u) * u**2))
 
 
 def svg(figure: Any) -> str:
