@@ -93,3 +93,21 @@ def test_mixing_in_float32_keeps_the_states_difference() -> None:
 def test_unknown_parametrization() -> None:
     with pytest.raises(ValueError, match=r"parametrization must be one of.*'q'"):
         residual_q_function("q", 1.0)
+
+
+@pytest.mark.parametrize("softcap", [None, 5.0])
+def test_logits_of_a_wider_product_are_not_rounded(softcap: float | None) -> None:
+    """With more entries than are converted at a time; W and hidden states are bfloat16 themselves."""
+    generator = torch.Generator().manual_seed(1)
+    h1, h0 = torch.randn(2, 2, 3, 13, generator=generator).bfloat16()
+    head = LMHead(torch.randn(9001, 13, generator=generator).bfloat16(), softcap=softcap)
+    wide = head._replace(weight=head.weight.double())
+    mixture = policy_mixture(residual_q_function("residual", 0.5), alpha_0=0.4, alpha_tilde=0.5, strength=0.3)
+    for dtype, far in ((torch.float32, False), (None, True)):
+        alone, mixed = head.logits(h1, dtype), head.mixed_logits(h1, h0, mixture, dtype)
+        for got, exact in (
+            (alone, wide.logits(h1.double())),
+            (mixed, wide.mixed_logits(h1.double(), h0.double(), mixture)),
+        ):
+            assert ((got - exact).abs().max() > 1e-3) == far
+            assert got.shape == (2, 3, 9001)

@@ -21,6 +21,7 @@ from qadapter.evaluate import (
     load_neutral_prompts,
     load_probe,
 )
+from qadapter.evaluate.policy import forward_at, policy_at
 from qadapter.evaluate.report import DialPoint, ReportRow, write_report
 from qadapter.generate import answer_prompts
 from qadapter.train import tokenize_dataset
@@ -84,6 +85,18 @@ def test_kl_to_base_against_dense_logits(tokenizer) -> None:
     assert full.tokens == len(kl)
     assert set(full.kl_by_kind) == {"chat", "document"}
     assert 0 < half.kl_to_base < full.kl_to_base
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_policies_are_compared_by_logits_that_bfloat16_does_not_round(strength: float) -> None:
+    model = make_model(constants=RESIDUAL).bfloat16()
+    ids = torch.tensor([[3, 4, 5, 6]])
+    with torch.no_grad():
+        plain = model(input_ids=ids, **policy_at(model, strength)).logits
+        compared = forward_at(model, strength)(input_ids=ids).logits
+    assert (plain.dtype, compared.dtype) == (torch.bfloat16, torch.float32)
+    assert torch.equal(compared, compared.bfloat16().float()) is False
+    torch.testing.assert_close(plain.float(), compared, atol=0.05, rtol=0.02)
 
 
 def test_strength_0_keeps_everything(tokenizer) -> None:

@@ -10,6 +10,9 @@ from torch import Tensor
 
 from .mixture import Mixture, Scalar
 
+# Entries of the vocabulary whose weights are converted at a time.
+_CONVERTED_AT_ONCE = 8192
+
 
 class LMHead(NamedTuple):
     """The frozen, un-adapted map from final hidden states to logits: z = cap(scale · (W·h + bias)).
@@ -26,18 +29,21 @@ class LMHead(NamedTuple):
     softcap: float | None = None
     """c in z = c·tanh(z/c) (Gemma 2), or None. A capped head is not linear: it takes the dense path."""
 
-    def logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Logits of one policy.
 
         Args:
             hidden: [..., hidden] final hidden states.
+            dtype: of the product; default that of W.
 
         Returns:
             [..., vocabulary] in the dtype of the product; float32 where a cap, a scale or a bias is applied.
         """
-        return self._finish(self._product(hidden), bias_weight=1.0)
+        return self._finish(self._product(hidden, dtype), bias_weight=1.0)
 
-    def mixed_logits(self, adapter_hidden: Tensor, base_hidden: Tensor, mixture: Mixture) -> Tensor:
+    def mixed_logits(
+        self, adapter_hidden: Tensor, base_hidden: Tensor, mixture: Mixture, dtype: torch.dtype | None = None
+    ) -> Tensor:
         """a·z₁ + b·z₀: the customized policy's logits up to a constant of the state.
 
         A linear head needs one product, of a·h₁ + b·h₀; a capped one needs two.
@@ -46,6 +52,7 @@ class LMHead(NamedTuple):
             adapter_hidden: h₁, [rows, tokens, hidden] (or [tokens, hidden] with a scalar mixture).
             base_hidden: h₀, the same shape.
             mixture: the weights, numbers or tensors [rows].
+            dtype: of the product; default that of W.
 
         Returns:
             [..., vocabulary] logits.
@@ -53,13 +60,13 @@ class LMHead(NamedTuple):
         Source: exact for a linear head, since a·(W·h₁) + b·(W·h₀) = W·(a·h₁ + b·h₀); a bias enters a + b times.
         """
         if self.softcap is not None:
-            adapter_logits, base_logits = self.logits(adapter_hidden), self.logits(base_hidden)
+            adapter_logits, base_logits = self.logits(adapter_hidden, dtype), self.logits(base_hidden, dtype)
             return _per_row(mixture.adapter, adapter_logits) * adapter_logits + (
                 _per_row(mixture.base, base_logits) * base_logits
             )
         hidden = mix_hidden_states(adapter_hidden, base_hidden, mixture)
         bias_weight = _per_row(mixture.adapter + mixture.base, hidden)
-        return self._finish(self._product(hidden), bias_weight)
+        return self._finish(self._product(hidden, dtype), bias_weight)
 
     def logits_at(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """The logit of one token per state.
@@ -85,9 +92,15 @@ class LMHead(NamedTuple):
         biases = [None] * len(weights) if self.bias is None else self.bias.split(size)
         return [LMHead(w, b, self.scale, self.softcap) for w, b in zip(weights, biases, strict=True)]
 
-    def _product(self, hidden: Tensor) -> Tensor:
+    def _product(self, hidden: Tensor, dtype: torch.dtype | None) -> Tensor:
         # A slice of positions is strided, and for strided batches torch multiplies with one copy of W per row.
-        return F.linear(hidden.contiguous().to(self.weight.dtype), self.weight)
+        hidden = hidden.contiguous().to(dtype or self.weight.dtype)
+        if hidden.dtype == self.weight.dtype:
+            return F.linear(hidden, self.weight)
+        # A whole copy of W in another dtype is gigabytes for a large vocabulary.
+        return torch.cat(
+            [F.linear(hidden, part.to(hidden.dtype)) for part in self.weight.split(_CONVERTED_AT_ONCE)], -1
+        )
 
     def _finish(self, product: Tensor, bias_weight: Scalar) -> Tensor:
         if self.bias is None and self.scale == 1.0 and self.softcap is None:

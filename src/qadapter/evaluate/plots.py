@@ -37,7 +37,8 @@ def subplots(columns: int, size: tuple[float, float], extra: str) -> tuple[Any, 
         axis.xaxis.label.set_color(BASE)
         axis.yaxis.label.set_color(BASE)
         axis.title.set_color(BASE)
-        verbatim(axis.xaxis.label), verbatim(axis.yaxis.label)
+        verbatim(axis.xaxis.label)
+        verbatim(axis.yaxis.label)
         for side in axis.spines.values():
             side.set_color(_GRID)
     return figure, axes

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 from ..model import QAdapterForCausalLM
 
 Policy = Callable[..., Any]
@@ -23,10 +25,14 @@ def policy_at(model: QAdapterForCausalLM, strength: float) -> dict[str, Any]:
 
 
 def forward_at(model: QAdapterForCausalLM, strength: float) -> Policy:
-    """The model's forward with `policy_at`'s keywords filled in."""
+    """The model's forward with `policy_at`'s keywords filled in, and logits that are not rounded below float32.
+
+    Two policies that hardly differ round their logits apart: in bfloat16 by more than they differ.
+    """
     dial = policy_at(model, strength)
+    logits_dtype = torch.promote_types(model.head.weight.dtype, torch.float32)
 
     def forward(**inputs: Any) -> Any:
-        return model(**inputs, **dial)
+        return model(**inputs, **dial, logits_dtype=logits_dtype)
 
     return forward

@@ -63,6 +63,7 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
         inputs_embeds: Tensor | None = None,
         use_cache: bool | None = None,
         logits_to_keep: int | Tensor = 0,
+        logits_dtype: torch.dtype | None = None,
         strength: Scalar | None = None,
         alpha_0: Scalar | None = None,
         alpha_tilde: Scalar | None = None,
@@ -79,6 +80,7 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
             attention_mask: [rows, tokens], or the 4-d masks of static caches.
             position_ids, past_key_values, inputs_embeds, use_cache: as in any causal LM of transformers.
             logits_to_keep: number of last positions (0: all), or their indices.
+            logits_dtype: of the product with the LM head; default that of its weights.
             strength: η ≥ 0, a number or [rows]; default 1.
             alpha_0: α₀, a number or [rows]; default the trained one.
             alpha_tilde: α̃, a number or [rows]; default the trained one.
@@ -134,9 +136,9 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
         positions = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         hidden = output.last_hidden_state[:, positions]
         if rows is Rows.BOTH:
-            logits = self.head.mixed_logits(hidden[:batch], hidden[batch:], mixture)
+            logits = self.head.mixed_logits(hidden[:batch], hidden[batch:], mixture, logits_dtype)
         else:
-            logits = self.head.logits(hidden)
+            logits = self.head.logits(hidden, logits_dtype)
             weight = mixture.adapter if rows is Rows.ADAPTER else mixture.base
             logits = logits if weight == 1.0 else weight * logits
         return CausalLMOutputWithPast(
