@@ -9,6 +9,7 @@ import re
 import shutil
 import weakref
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -434,6 +435,34 @@ def test_the_code_that_did_the_jobs(values: Values, pretended: list[TrainingJob]
         assert "mix jobs of at least 3 versions" in (tmp_path / name).read_text()
     compare(config)
     assert pretended == [], "an upgrade goes on with what is finished"
+
+
+def test_the_libraries_that_did_the_jobs(values: Values, pretended: list[TrainingJob], tmp_path: Path) -> None:
+    config = values(methods={"DPO": {"method": "dpo"}})
+    results, _ = compare(config)
+    words = f"torch {version('torch')}"
+    assert words in results["facts"]["libraries"].split("; ")
+    files = sorted(Path(config["output_dir"]).glob("jobs/*.json"))
+    contents = [json.loads(file.read_text()) for file in files]
+    assert all(content["libraries"]["torch"] == version("torch") for content in contents)
+    for name in ("transformers", "peft", "trl"):
+        assert contents[0]["libraries"][name] == version(name)
+    # A job of before it was noted, and one of another release.
+    (of_before,) = (file for file in files if file.name.startswith("measure-base-"))
+    content = json.loads(of_before.read_text())
+    del content["libraries"]
+    of_before.write_text(json.dumps(content))
+    assert "mixed code" not in compare(config, report_only=True)[0]["facts"], "nothing is known to differ"
+    (of_training,) = (file for file in files if file.name.startswith("train-"))
+    content = json.loads(of_training.read_text())
+    content["libraries"] |= {"torch": "0.4"}
+    of_training.write_text(json.dumps(content))
+    pretended.clear()
+    results, said = compare(config)
+    assert pretended == [], "what is finished stays so"
+    words = f"mix jobs done with different versions of other libraries (torch 0.4, {version('torch')})"
+    assert words in results["facts"]["mixed code"]
+    assert said[-1] == f"warning: {results['facts']['mixed code']}"
 
 
 def test_what_is_said_of_mixed_code_leaves_nothing_of_before(

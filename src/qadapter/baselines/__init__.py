@@ -17,6 +17,7 @@ interpolation     post-hoc interpolation in weight space
 content           files by what they hold
 shared_file       what several runs use and one makes
 code_digest       which code did a job
+library_versions  with which libraries
 
 TRL does the training; there is no training loop here. A trained LoRA is saved as an artifact with the constants
 residual, α₀ = α̃ = 1: at strength 1 its policy is softmax(z₁), the method's own; at strength s it is softmax(s·z₁ +

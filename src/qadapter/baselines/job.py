@@ -16,6 +16,7 @@ from ..model import load_base_tokenizer
 from ..train import usable_pairs
 from .arguments import CommonArguments
 from .code_digest import code_digest
+from .library_versions import library_versions
 from .method import Run
 from .registry import check_job, method_of
 from .training_pairs import training_pairs
@@ -62,6 +63,8 @@ class TrainingFacts:
     """Of the process that did it, which may have loaded another one than the process that asked for it."""
     code: str
     """The same, as a digest of the sources."""
+    libraries: dict[str, str]
+    """Name → version of what it trained with (see `library_versions`)."""
 
 
 class _Warnings(logging.Handler):
@@ -85,7 +88,7 @@ def run_job(job: TrainingJob) -> TrainingFacts:
         QAdapterError: a method, data or a model that cannot be used.
     """
     # Before anything slow: by its end other code may lie where this one was loaded from.
-    code = code_digest()
+    code, libraries = code_digest(), library_versions()
     method, output_dir = method_of(job.method), Path(job.output_dir)
     hyperparameters = check_job(job.method, job.hyperparameters, job.common)
     tokenizer = load_base_tokenizer(job.common.model, revision=job.common.revision)
@@ -118,6 +121,7 @@ def run_job(job: TrainingJob) -> TrainingFacts:
         warnings=warnings.texts,
         qadapter_version=__version__,
         code=code,
+        libraries=libraries,
     )
 
 

@@ -58,6 +58,8 @@ class Comparison(NamedTuple):
     """Of qadapter, that did the jobs; more than one where it was upgraded in between."""
     codes: list[str]
     """The same, as digests of the sources."""
+    libraries: dict[str, list[str]]
+    """Name → the versions that the jobs were done with, as far as it was noted."""
     seconds: dict[str, float]
     """Kind of job → what all of them took."""
 
@@ -101,9 +103,10 @@ def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool 
             records[strength] = [fast | more for fast, more in zip(records[strength], slow, strict=True)]
         lines.append(LineResult(line, candidates, best, records))
     codes = sorted(workshop.jobs.codes)
-    if (mixed := mixed_code(codes)) is not None:
+    libraries = {name: sorted(versions) for name, versions in sorted(workshop.jobs.libraries.items())}
+    if (mixed := mixed_code(codes, libraries)) is not None:
         say(f"warning: {mixed}")
-    return Comparison(base, lines, sorted(workshop.jobs.versions), codes, workshop.jobs.seconds)
+    return Comparison(base, lines, sorted(workshop.jobs.versions), codes, libraries, workshop.jobs.seconds)
 
 
 def best_candidate(candidates: list[CandidateResult], base: dict[str, Any], plan: Plan) -> int:
@@ -160,7 +163,7 @@ class _Workshop:
             done = run_in_process(run.job, _log_file(run))
             facts = dataclasses.asdict(done)
             # That process has loaded the code that lay there when it started, which may not be this one's.
-            of_code = {"qadapter_version": done.qadapter_version, "code": done.code}
+            of_code = {"qadapter_version": done.qadapter_version, "code": done.code, "libraries": done.libraries}
             return {**of_code, "inputs": _shown(run), "facts": facts}
 
         facts = self.jobs.result(run.name, f"train {run.job.method}", f"train {run.title}", make)["facts"]
