@@ -736,3 +736,20 @@ def test_wrong_input_shows_before_anything_starts(
         compare(values(**overrides))
     assert pretended == []
     assert not Path(values()["output_dir"]).exists()
+
+
+@pytest.mark.parametrize("long", ["train_file", "eval_file", "text_file"])
+def test_more_tokens_than_the_base_has_positions(values: Values, tmp_path: Path, long: str) -> None:
+    """Before anything is measured or trained."""
+    config = values(methods={"DPO": {"method": "dpo"}})
+    base = tmp_path / "base"
+    shutil.copytree(config["model"], base)
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 20}))
+    words = " ".join(["wa"] * 30)
+    row = {"text": words} if long == "text_file" else {"prompt": "wa ", "chosen": f"vb {words}", "rejected": "vc"}
+    (tmp_path / "long.jsonl").write_text(json.dumps(row) + "\n")
+    config |= {"model": str(base), long: str(tmp_path / "long.jsonl")}
+    with pytest.raises(DataError, match=r"have 3\d tokens, and the base has 20 positions"):
+        make_plan(*build(TYPES, config))
+    make_plan(*build(TYPES, config | {"max_length": 20}))

@@ -13,7 +13,10 @@ import torch
 
 from .. import __version__
 from ..model import load_base_tokenizer
+from ..model.loading import load_base_config
+from ..model.positions import positions_of
 from ..train import usable_pairs
+from ..train.token_rows import refuse_pairs_beyond_positions
 from .arguments import CommonArguments
 from .code_digest import code_digest
 from .library_versions import library_versions
@@ -101,6 +104,9 @@ def run_job(job: TrainingJob) -> TrainingFacts:
     package.addHandler(warnings)
     try:
         pairs = usable_pairs(pairs, tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
+        # For every method alike: TRL's trainers go on beyond them.
+        positions = positions_of(load_base_config(common.model, revision=common.revision))
+        refuse_pairs_beyond_positions(pairs, tokenizer, max_length=common.max_length, positions=positions)
         run = Run(pairs, tokenizer, common, hyperparameters, job.seed, output_dir, output_dir.parent)
         trained = method.train(run)
     finally:
