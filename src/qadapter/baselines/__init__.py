@@ -8,6 +8,7 @@ supervised        SFT and Replay
 replay_answers    what the base answers by itself
 preference        DPO, IPO, KTO, ORPO
 reward_model      a reward model on the same pairs
+reward_function   its rewards for RLOO
 policy_gradient   RLOO with a KL penalty to the base
 own               Q-Adapter itself, in the same clothes
 registry          METHODS by name, and their hyperparameters checked
