@@ -539,8 +539,10 @@ def test_a_judge_that_scores_nothing_is_no_finished_job(
     """A tie of two answers with the same text does not show that the judge works: nobody was asked."""
     failing = {"items": [0.5] * ties + [None] * 3, "notes": [SAME_TEXT] * ties + ["OSError: no license"] * 3}
     monkeypatch.setattr(running, "measure_policy", lambda *_, **__: {"judges": {"checker:m:f": failing}})
-    with pytest.raises(QAdapterError, match="checker:m:f scored none of the 3 answers: OSError: no license"):
+    with pytest.raises(QAdapterError, match="checker:m:f scored none of the 3 answers: OSError: no license") as caught:
         compare(values())
+    assert str(caught.value).startswith("measure the base: the judge")
+    assert "take this method or swept value out of the config" in str(caught.value)
     assert not list(Path(values()["output_dir"]).rglob("*.json"))
 
 
