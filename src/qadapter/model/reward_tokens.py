@@ -8,6 +8,7 @@ what its own chat template writes, which ends every answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
@@ -61,6 +62,7 @@ def reward_ids(
         # The template writes its own special tokens.
         rendered = tokenizer.apply_chat_template(messages, tokenize=False)
         return tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]
+    row: dict[str, Any]
     if trained_on == STRINGS:
         row = {"prompt": _as_string(prompt), "chosen": text, "rejected": text}
     else:
