@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -172,3 +174,20 @@ def test_what_prepared_the_training_is_gone_when_its_model_is_loaded(
     finally:
         gc.enable()
     assert found == [0, 0], "before the model that samples, and before the one that is trained"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_more_tokens_than_the_base_has_positions(
+    name: str, make_job: Callable[..., TrainingJob], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For every method, and before it does anything."""
+    base = tmp_path / "base"
+    shutil.copytree(make_job(name).common.model, base)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 12}))
+    monkeypatch.setitem(
+        METHODS, name, dataclasses.replace(METHODS[name], train=lambda run: pytest.fail("it has begun"))
+    )
+    with pytest.raises(DataError, match=r"have 1\d tokens, and the base has 12 positions") as caught:
+        run_job(make_job(name, model=str(base)))
+    assert "lower max_length to at most 12" in str(caught.value)

@@ -129,6 +129,32 @@ def test_answers_with_other_settings_are_not_mixed(
 
 
 @pytest.mark.parametrize(
+    ("before", "after"), [('"id": "a"', '"id": "b"'), ('"id": "a", ', ""), ('"id": 7', '"id": "7"')]
+)
+def test_answers_under_other_ids_are_not_kept(
+    before: str, after: str, trained: Path, prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.jsonl"
+    assert answer(trained, prompts, out, "--strength", "1") == 0
+    whole = out.read_text()
+    assert prompts.read_text().count(before) == 1
+    prompts.write_text(prompts.read_text().replace(before, after))
+    assert answer(trained, prompts, out, "--strength", "1") == 2
+    assert "an answer to this prompt with the id" in capsys.readouterr().err
+    assert out.read_text() == whole
+
+
+def test_an_id_that_json_writes_otherwise_is_the_same_when_it_is_read_again(trained: Path, tmp_path: Path) -> None:
+    """A file of Parquet may hold lists and structures."""
+    path, out = tmp_path / "p.parquet", tmp_path / "out.jsonl"
+    ids = [{"part": [1, 2.5], "of": None}, {"part": [], "of": "é"}]
+    pyarrow.parquet.write_table(pyarrow.table({"prompt": ["Hi", "Ho"], "id": ids}), path)
+    for _ in range(2):
+        assert answer(trained, path, out, "--strength", "1") == 0
+    assert [row["id"] for row in rows(out)] == ids
+
+
+@pytest.mark.parametrize(
     ("flags", "said"),
     [
         (["Hi", "--prompts", "PROMPTS", "--out", "o.jsonl"], "give prompts as words, or --prompts FILE with --out"),

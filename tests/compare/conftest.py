@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from qadapter import __version__
 from qadapter.baselines import TrainingFacts, TrainingJob, base_policy, run_job
 from qadapter.baselines.code_digest import code_digest
+from qadapter.baselines.library_versions import library_versions
 from qadapter.compare import decode_time, running
 from qadapter.model import load_base_tokenizer
 
@@ -85,7 +86,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> list[TrainingJob]:
         model.save_pretrained(job.output_dir, tokenizer=load_base_tokenizer(job.common.model))
         return TrainingFacts(
             {"training": 2.0}, 8, 100, 400, 10**9, "process", [f"{job.method} leaves out 1 prompt"],
-            __version__, code_digest(),
+            __version__, code_digest(), library_versions(),
         )  # fmt: skip
 
     return _replace_training(monkeypatch, pretend)

@@ -9,6 +9,7 @@ import re
 import shutil
 import weakref
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -436,6 +437,34 @@ def test_the_code_that_did_the_jobs(values: Values, pretended: list[TrainingJob]
     assert pretended == [], "an upgrade goes on with what is finished"
 
 
+def test_the_libraries_that_did_the_jobs(values: Values, pretended: list[TrainingJob], tmp_path: Path) -> None:
+    config = values(methods={"DPO": {"method": "dpo"}})
+    results, _ = compare(config)
+    words = f"torch {version('torch')}"
+    assert words in results["facts"]["libraries"].split("; ")
+    files = sorted(Path(config["output_dir"]).glob("jobs/*.json"))
+    contents = [json.loads(file.read_text()) for file in files]
+    assert all(content["libraries"]["torch"] == version("torch") for content in contents)
+    for name in ("transformers", "peft", "trl"):
+        assert contents[0]["libraries"][name] == version(name)
+    # A job of before it was noted, and one of another release.
+    (of_before,) = (file for file in files if file.name.startswith("measure-base-"))
+    content = json.loads(of_before.read_text())
+    del content["libraries"]
+    of_before.write_text(json.dumps(content))
+    assert "mixed code" not in compare(config, report_only=True)[0]["facts"], "nothing is known to differ"
+    (of_training,) = (file for file in files if file.name.startswith("train-"))
+    content = json.loads(of_training.read_text())
+    content["libraries"] |= {"torch": "0.4"}
+    of_training.write_text(json.dumps(content))
+    pretended.clear()
+    results, said = compare(config)
+    assert pretended == [], "what is finished stays so"
+    words = f"mix jobs done with different versions of other libraries (torch 0.4, {version('torch')})"
+    assert words in results["facts"]["mixed code"]
+    assert said[-1] == f"warning: {results['facts']['mixed code']}"
+
+
 def test_what_is_said_of_mixed_code_leaves_nothing_of_before(
     values: Values, trained: list[TrainingJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -510,8 +539,10 @@ def test_a_judge_that_scores_nothing_is_no_finished_job(
     """A tie of two answers with the same text does not show that the judge works: nobody was asked."""
     failing = {"items": [0.5] * ties + [None] * 3, "notes": [SAME_TEXT] * ties + ["OSError: no license"] * 3}
     monkeypatch.setattr(running, "measure_policy", lambda *_, **__: {"judges": {"checker:m:f": failing}})
-    with pytest.raises(QAdapterError, match="checker:m:f scored none of the 3 answers: OSError: no license"):
+    with pytest.raises(QAdapterError, match="checker:m:f scored none of the 3 answers: OSError: no license") as caught:
         compare(values())
+    assert str(caught.value).startswith("measure the base: the judge")
+    assert "take this method or swept value out of the config" in str(caught.value)
     assert not list(Path(values()["output_dir"]).rglob("*.json"))
 
 
@@ -707,3 +738,20 @@ def test_wrong_input_shows_before_anything_starts(
         compare(values(**overrides))
     assert pretended == []
     assert not Path(values()["output_dir"]).exists()
+
+
+@pytest.mark.parametrize("long", ["train_file", "eval_file", "text_file"])
+def test_more_tokens_than_the_base_has_positions(values: Values, tmp_path: Path, long: str) -> None:
+    """Before anything is measured or trained."""
+    config = values(methods={"DPO": {"method": "dpo"}})
+    base = tmp_path / "base"
+    shutil.copytree(config["model"], base)
+    settings = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 20}))
+    words = " ".join(["wa"] * 30)
+    row = {"text": words} if long == "text_file" else {"prompt": "wa ", "chosen": f"vb {words}", "rejected": "vc"}
+    (tmp_path / "long.jsonl").write_text(json.dumps(row) + "\n")
+    config |= {"model": str(base), long: str(tmp_path / "long.jsonl")}
+    with pytest.raises(DataError, match=r"have 3\d tokens, and the base has 20 positions"):
+        make_plan(*build(TYPES, config))
+    make_plan(*build(TYPES, config | {"max_length": 20}))

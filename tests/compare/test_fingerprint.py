@@ -24,6 +24,11 @@ def of_task(path: Path) -> dict[str, object]:
     return benchmark_inputs(EvaluationArguments(tasks=[str(path), "hellaswag"]))
 
 
+def judged_by_a_server(**judging: object) -> dict[str, object]:
+    arguments = JudgeArguments(**{"judge_endpoint": "http://localhost:8000/v1", "judge_model": "judge", **judging})
+    return evaluation_inputs(EvaluationArguments(), arguments, with_benchmarks=False)
+
+
 def write(path: Path, row: dict[str, object]) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(row) + "\n")
@@ -69,3 +74,20 @@ def test_a_reward_model_is_its_weights_and_its_name(tmp_path: Path, monkeypatch:
     (tmp_path / "one" / "model.safetensors").write_bytes(b"34")
     assert inputs("one") != before, "other weights of the same size"
     assert inputs("org/of-the-hub") == inputs("org/of-the-hub") != before
+
+
+def test_another_file_of_judgments_tells_a_changed_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("QADAPTER_CACHE", str(tmp_path / "cache"))
+    default = judged_by_a_server()
+    assert "judge_cache" not in default, "what was finished with it before it counted is finished"
+    assert judged_by_a_server(judge_cache=str(tmp_path / "cache" / "judgments.jsonl")) == default
+    named = judged_by_a_server(judge_cache="a.jsonl")
+    assert named == judged_by_a_server(judge_cache=f"{tmp_path}/elsewhere/../a.jsonl")
+    assert named != default
+    assert named != judged_by_a_server(judge_cache="b.jsonl")
+
+
+def test_without_a_server_its_judgments_do_not_count() -> None:
+    no_server = {"judge_endpoint": None, "judge_model": None}
+    assert judged_by_a_server(**no_server, judge_cache="a.jsonl") == judged_by_a_server(**no_server)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import os
 import re
@@ -294,3 +295,26 @@ def test_the_real_base_predicts_plain_text() -> None:
         torch.set_num_threads(before)
     assert fluent.perplexity < 30
     assert shuffled.perplexity > 5 * fluent.perplexity
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_more_tokens_than_the_base_has_positions(tmp_path: Path, tokenizer, family: str) -> None:
+    """One family would fail at the first position that it has no embedding of, the other go on without a word."""
+    model = make_model(family)
+    model.base.config.max_position_embeddings = positions = 128
+    long = " ".join(["wa"] * 200)
+    pair = {"prompt": "wa ", "chosen": f"vb {long}", "rejected": "vc"}
+    pairs = EvaluationArguments(preference_file=write(tmp_path / "long.jsonl", [pair]))
+    text = EvaluationArguments(
+        text_file=write(tmp_path / "text.jsonl", [{"text": long}]),
+        neutral_file=write(tmp_path / "neutral.jsonl", [{"prompt": "wa"}]),
+    )
+    for args, said in ((pairs, "a prompt and its response have 20"), (text, "windows of plain text have 201 tokens")):
+        with pytest.raises(DataError, match=said) as caught:
+            read_inputs(args, tokenizer, positions=positions)
+        assert "and the base has 128 positions" in str(caught.value)
+        assert "lower max_length to at most 128" in str(caught.value)
+        for inputs in (None, read_inputs(args, tokenizer)):
+            with pytest.raises(DataError, match=said):
+                measure_policy(model, tokenizer, args, strength=0.0, inputs=inputs)
+        read_inputs(dataclasses.replace(args, max_length=128), tokenizer, positions=positions)

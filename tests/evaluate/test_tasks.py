@@ -136,6 +136,11 @@ def test_rows_that_ask_nothing(rows: list[dict], message: str, tmp_path: Path) -
         local_task(write(tmp_path / "mine.jsonl", rows))
 
 
+def test_a_file_that_has_the_name_of_a_figure(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"`tasks\.mean` is the mean of all tasks\.\nhint: give the file another name"):
+        local_task(write(tmp_path / "mean.jsonl", [ROWS["piqa"]]))
+
+
 def test_unknown_names_list_the_near_ones() -> None:
     with pytest.raises(ConfigError, match=r"unknown task 'helaswag'.*\n.*did you mean .*hellaswag"):
         load_tasks(["helaswag"])

@@ -8,6 +8,7 @@ supervised        SFT and Replay
 replay_answers    what the base answers by itself
 preference        DPO, IPO, KTO, ORPO
 reward_model      a reward model on the same pairs
+reward_function   its rewards for RLOO
 policy_gradient   RLOO with a KL penalty to the base
 own               Q-Adapter itself, in the same clothes
 registry          METHODS by name, and their hyperparameters checked
@@ -17,6 +18,7 @@ interpolation     post-hoc interpolation in weight space
 content           files by what they hold
 shared_file       what several runs use and one makes
 code_digest       which code did a job
+library_versions  with which libraries
 
 TRL does the training; there is no training loop here. A trained LoRA is saved as an artifact with the constants
 residual, α₀ = α̃ = 1: at strength 1 its policy is softmax(z₁), the method's own; at strength s it is softmax(s·z₁ +

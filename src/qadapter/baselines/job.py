@@ -13,9 +13,13 @@ import torch
 
 from .. import __version__
 from ..model import load_base_tokenizer
+from ..model.loading import load_base_config
+from ..model.positions import positions_of
 from ..train import usable_pairs
+from ..train.token_rows import refuse_pairs_beyond_positions
 from .arguments import CommonArguments
 from .code_digest import code_digest
+from .library_versions import library_versions
 from .method import Run
 from .registry import check_job, method_of
 from .training_pairs import training_pairs
@@ -62,6 +66,8 @@ class TrainingFacts:
     """Of the process that did it, which may have loaded another one than the process that asked for it."""
     code: str
     """The same, as a digest of the sources."""
+    libraries: dict[str, str]
+    """Name → version of what it trained with (see `library_versions`)."""
 
 
 class _Warnings(logging.Handler):
@@ -85,7 +91,7 @@ def run_job(job: TrainingJob) -> TrainingFacts:
         QAdapterError: a method, data or a model that cannot be used.
     """
     # Before anything slow: by its end other code may lie where this one was loaded from.
-    code = code_digest()
+    code, libraries = code_digest(), library_versions()
     method, output_dir = method_of(job.method), Path(job.output_dir)
     hyperparameters = check_job(job.method, job.hyperparameters, job.common)
     tokenizer = load_base_tokenizer(job.common.model, revision=job.common.revision)
@@ -98,6 +104,9 @@ def run_job(job: TrainingJob) -> TrainingFacts:
     package.addHandler(warnings)
     try:
         pairs = usable_pairs(pairs, tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
+        # For every method alike: TRL's trainers go on beyond them.
+        positions = positions_of(load_base_config(common.model, revision=common.revision))
+        refuse_pairs_beyond_positions(pairs, tokenizer, max_length=common.max_length, positions=positions)
         run = Run(pairs, tokenizer, common, hyperparameters, job.seed, output_dir, output_dir.parent)
         trained = method.train(run)
     finally:
@@ -118,6 +127,7 @@ def run_job(job: TrainingJob) -> TrainingFacts:
         warnings=warnings.texts,
         qadapter_version=__version__,
         code=code,
+        libraries=libraries,
     )
 
 

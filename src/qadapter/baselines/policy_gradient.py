@@ -15,14 +15,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer
-
+from ..data import encode_prompt
 from ..errors import ConfigError
+from ..generate.answers import refuse_without_room
+from ..model import training_device
+from ..model.loading import load_base_config
+from ..model.positions import positions_of
 from ..model.reward_classifier import reward_classifier, reward_tokenizer
+from ..model.reward_tokens import noted_training
 from .arguments import CommonArguments
 from .content import content_of
 from .method import Hyperparameter, Method, Run, Trained, optimization
-from .reward_model import REWARD, train_reward_model
+from .reward_function import RewardFunction
+from .reward_model import REWARD, train_reward_model, what_it_reads
 from .shared_file import digest_of, made_once
 from .trl_run import train_policy, trl_allowed, trl_arguments
 
@@ -40,13 +45,27 @@ def train_rloo(run: Run) -> Trained:
 
     Raises:
         ConfigError: fewer prompts than one step takes, or a reward model whose weights cannot be had.
+        DataError: a prompt that with an answer takes more positions than the base has, or that the reward model does
+            not read.
     """
     own = run.hyperparameters
     prompts = _prompts(run)
     if own["reward_model"] is None:
-        reward_folder, seconds = _own_reward_model(run)
+        reward_name, seconds = _own_reward_model(run)
+        # Folders of earlier releases do not say what they were trained on.
+        tokenizer, trained_on = run.tokenizer, what_it_reads(run)
     else:
-        reward_folder, seconds = Path(own["reward_model"]), {}
+        reward_name, seconds = own["reward_model"], {}
+        tokenizer, trained_on = reward_tokenizer(reward_name), None
+    classifier = reward_classifier(reward_name).to(training_device(run.common.use_cpu))
+    reward = RewardFunction(
+        classifier,
+        tokenizer,
+        trained_on or noted_training(classifier.config),
+        policy_tokenizer=run.tokenizer,
+        max_completion_length=own["max_completion_length"],
+        batch_size=run.common.per_device_train_batch_size,
+    )
     with trl_allowed():
         from trl import RLOOConfig, RLOOTrainer
 
@@ -59,11 +78,7 @@ def train_rloo(run: Run) -> Trained:
             temperature=own["temperature"],
             **shared,
         )
-        trainer_class = functools.partial(
-            RLOOTrainer,
-            reward_funcs=reward_classifier(reward_folder),
-            reward_processing_classes=AutoTokenizer.from_pretrained(reward_folder),
-        )
+        trainer_class = functools.partial(RLOOTrainer, reward_funcs=reward)
         return train_policy(run, trainer_class, config, [prompts], seconds=seconds)
 
 
@@ -71,6 +86,10 @@ def _prompts(run: Run) -> list[dict[str, object]]:
     """The prompts of the pairs that all methods train on, less what does not fill a step."""
     common = run.common
     prompts = [{"prompt": prompt} for prompt in run.pairs["prompt"]]
+    encoded = [encode_prompt(prompt, run.tokenizer) for prompt in run.pairs["prompt"]]
+    positions = positions_of(load_base_config(common.model, revision=common.revision))
+    longest = run.hyperparameters["max_completion_length"]
+    refuse_without_room(encoded, positions, longest, name="max_completion_length")
     per_step = common.per_device_train_batch_size * common.gradient_accumulation_steps
     used = len(prompts) // per_step * per_step
     if not used:

@@ -6,7 +6,7 @@ import torch
 from peft import LoraConfig
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import end_of_turn_id
+from ..model.reward_tokens import CONVERSATIONS, STRINGS, note_training, turn_tail
 from .method import Method, Run, Trained, optimization, trained_parameters
 from .policy import plain_base
 from .training_pairs import tokenized_batches
@@ -17,13 +17,15 @@ def train_reward_model(run: Run) -> Trained:
     """`trl.RewardTrainer`: the base's backbone with one output, the common LoRA, the Bradley-Terry loss.
 
     Returns:
-        An `AutoModelForSequenceClassification` with the LoRA merged, in the dtype of the base.
+        An `AutoModelForSequenceClassification` with the LoRA merged, in the dtype of the base; its config says what its
+        pairs were.
     """
     with trl_allowed():
         from trl import RewardConfig, RewardTrainer
 
         config = RewardConfig(max_length=None, **trl_arguments(run))
-        tail = turn_tail(run.tokenizer) if not isinstance(run.pairs[0]["prompt"], str) else []
+        read = what_it_reads(run)
+        tail = turn_tail(run.tokenizer) if read == CONVERSATIONS else []
         batches = [
             [
                 {
@@ -42,6 +44,7 @@ def train_reward_model(run: Run) -> Trained:
     parameters = trained_parameters(model)
     # Merged in float32 and rounded once.
     merged = model.float().merge_and_unload(safe_merge=True).to(getattr(torch, run.common.dtype))
+    note_training(merged.config, read)
     pairs = sum(map(len, batches)) * config.num_train_epochs
     return Trained(merged.eval(), {"training": seconds}, round(pairs), parameters)
 
@@ -60,15 +63,9 @@ def classifier_on(base: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> 
     return classifier
 
 
-def turn_tail(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the chat template writes after the end of a turn (a newline, say).
-
-    No action of a policy, but part of the text that a reward model is given to read.
-    """
-    turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hello."}]
-    ids = tokenizer(tokenizer.apply_chat_template(turns, tokenize=False), add_special_tokens=False)["input_ids"]
-    end = end_of_turn_id(tokenizer)
-    return ids[len(ids) - ids[::-1].index(end) :] if end in ids else []
+def what_it_reads(run: Run) -> str:
+    """What a reward model on the pairs of a run is trained on: `STRINGS` or `CONVERSATIONS`."""
+    return STRINGS if isinstance(run.pairs[0]["prompt"], str) else CONVERSATIONS
 
 
 def _lora(run: Run) -> LoraConfig:

@@ -67,6 +67,7 @@ def _evaluate(
     from ..errors import ConfigError, QAdapterError
     from ..evaluate import difference_to_base, is_finite, measure_benchmarks, measure_policy, read_inputs
     from ..evaluate.comparison import judge_agreement
+    from ..evaluate.inputs import check_lengths
     from ..evaluate.judges import make_judges
     from ..evaluate.plots import subplots
     from ..generate import encode_prompts
@@ -90,6 +91,7 @@ def _evaluate(
     loading = {name: getattr(run_args, name) for name in ("base", "dtype", "load_in", "trust_remote_code")}
     model, tokenizer = load(argparse.Namespace(directory=directory, seed=measured.seed, **loading))
 
+    check_lengths(inputs, measured, tokenizer, model.max_positions)
     if judges or measured.prompts_file:
         encode_prompts(model, tokenizer, inputs.prompts, max_new_tokens=measured.max_new_tokens)
 

@@ -16,10 +16,11 @@ from ..baselines.content import content_of
 from ..baselines.shared_file import digest_of
 from ..evaluate import EvaluationArguments
 from ..evaluate.judges import JudgeArguments
+from ..evaluate.judges.making import default_cache
 from ..evaluate.local_tasks import read_questions
 from .module_source import source_of
 
-# They change how long it takes, or where it is looked up, but no result beyond rounding.
+# They change how long it takes, or where it is looked up, but no result beyond rounding (of judge_cache see below).
 _WITHOUT_INFLUENCE = {
     *("batch_size", "reward_batch_size", "judge_api_key_env", "judge_cache", "judge_timeout", "judge_retries"),
     *("judge_concurrency", "judge_price_in", "judge_price_out"),
@@ -73,7 +74,8 @@ def evaluation_inputs(
     """What determines a record, beside the policy.
 
     The source of checkers counts, but for comments and docstrings; what they import or read does not. The names of
-    reward models and of task files count as well: their scores stand under them in the record.
+    reward models and of task files count as well: their scores stand under them in the record. So does the file of a
+    server's judgments, where it is not the default one: another file says that the server's model is another one.
 
     Raises:
         DataError: a task file that cannot be read.
@@ -85,6 +87,7 @@ def evaluation_inputs(
         **_with_content(inputs),
         "reward_model": [[name, content_of(name)] for name in judges.reward_model],
         "checker_source": [source_of(name.partition(":")[0]) for name in judges.checker],
+        **_named_cache(judges),
     }
 
 
@@ -96,6 +99,14 @@ def benchmark_inputs(evaluation: EvaluationArguments) -> dict[str, Any]:
     """
     arguments = dataclasses.asdict(evaluation)
     return _with_content({name: arguments[name] for name in sorted(_OF_BENCHMARKS | _OF_BOTH)})
+
+
+def _named_cache(judges: JudgeArguments) -> dict[str, str]:
+    """The file of a server's judgments; nothing for the default one, so that what was finished with it stays so."""
+    if judges.judge_endpoint is None or not judges.judge_cache:
+        return {}
+    file = Path(judges.judge_cache).resolve()
+    return {} if file == default_cache().resolve() else {"judge_cache": str(file)}
 
 
 def _with_content(values: dict[str, Any]) -> dict[str, Any]:

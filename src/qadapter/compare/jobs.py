@@ -11,6 +11,7 @@ from typing import Any
 
 from .. import __version__
 from ..baselines.code_digest import code_digest
+from ..baselines.library_versions import library_versions
 from ..baselines.shared_file import digest_of
 from ..data.whole_file import write_whole
 from ..errors import QAdapterError
@@ -52,6 +53,8 @@ class Jobs:
         """Of qadapter, that did the jobs asked for so far."""
         self.codes = set[str]()
         """The digests of its sources."""
+        self.libraries: dict[str, set[str]] = {}
+        """Name → the versions that these jobs were done with; nothing of jobs of before it was noted."""
         self._taken: dict[str, tuple[str, float]] = {}
         self._left: dict[str, int] = {}
 
@@ -66,8 +69,8 @@ class Jobs:
             name: from `job_name`.
             kind: as announced.
             title: for the line of progress.
-            make: does it. `qadapter_version` and `code` in what it returns are of the process that did it, where that
-                is not this one.
+            make: does it. `qadapter_version`, `code` and `libraries` in what it returns are of the process that did
+                it, where that is not this one.
 
         Raises:
             QAdapterError: with `report_only`, a job that is not finished.
@@ -81,11 +84,14 @@ class Jobs:
         made = finished is None
         if finished is None:
             started = time.monotonic()
-            finished = {"job": title, "qadapter_version": __version__, "code": code_digest(), **make()}
+            of_code = {"qadapter_version": __version__, "code": code_digest(), "libraries": library_versions()}
+            finished = {"job": title, **of_code, **make()}
             finished["seconds"] = round(time.monotonic() - started, 2)
             self._write(name, finished)
         self.versions.add(finished["qadapter_version"])
         self.codes.add(finished.get("code", UNKNOWN_CODE))
+        for library, version in finished.get("libraries", {}).items():
+            self.libraries.setdefault(library, set()).add(version)
         self._taken[name] = kind, finished["seconds"]
         note = f"{finished['seconds']:7.0f} s{self._time_left()}" if made else "   done before"
         self.say(f"[{self.done:>{len(str(self.total))}}/{self.total}] {title:<64}{note}")

@@ -25,7 +25,10 @@ from ..evaluate.judges import Judge, JudgeArguments, make_judges
 from ..evaluate.plots import subplots
 from ..evaluate.tasks import errors_alone
 from ..model import load_base_tokenizer
+from ..model.loading import load_base_config
+from ..model.positions import positions_of
 from ..train import tokenize_dataset
+from ..train.token_rows import refuse_more_tokens_than_positions
 from .arguments import CompareArguments
 from .axes import NO_JUDGE, choose_behaviour
 from .fingerprint import benchmark_inputs, content_of_pairs, evaluation_inputs, training_inputs
@@ -114,7 +117,8 @@ def make_plan(
         raise MissingExtraError("trl", "baselines", "training a baseline")
     evaluation = dataclasses.replace(evaluation, preference_file=arguments.eval_file)
     tokenizer = load_base_tokenizer(common.model, revision=common.revision)
-    inputs = read_inputs(evaluation, tokenizer)
+    positions = positions_of(load_base_config(common.model, revision=common.revision))
+    inputs = read_inputs(evaluation, tokenizer, positions=positions)
     if arguments.frontier_x == "tasks" and not inputs.tasks:
         raise ConfigError("frontier_x is tasks, but `tasks` names none.")
     tokenize_dataset(inputs.pairs, tokenizer, max_length=evaluation.max_length, on_bad_row=evaluation.on_bad_row)
@@ -128,6 +132,7 @@ def make_plan(
     _warn_of_shared_prompts(pairs, inputs)
     with without_warnings():  # each run says of its pairs what there is to say
         usable = tokenize_dataset(pairs, tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
+    refuse_more_tokens_than_positions(usable, positions)
     return Plan(
         arguments, common, evaluation, judging, output_dir, lines, reference, frontier_y, inputs, judges, runs,
         len(usable),

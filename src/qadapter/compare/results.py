@@ -17,7 +17,7 @@ from .frontier_figures import frontier_figures
 from .frontier_interval import DrawnDial, frontier_intervals
 from .interval import Draw, over_prompts_and_seeds, resampled
 from .methods import Line
-from .mixed_code import mixed_code
+from .mixed_code import in_words, mixed_code
 from .plan import Plan
 from .running import CandidateResult, Comparison, LineResult
 from .scale import scale_of
@@ -266,6 +266,7 @@ def _facts(plan: Plan, comparison: Comparison, judging: dict[str, dict[str, Any]
     base = comparison.base
     cut = base["preference"].get("cut_responses")  # records of before it was noted lack it
     common, evaluation = plan.common, plan.evaluation
+    mixed = mixed_code(comparison.codes, comparison.libraries)
     return {
         "base model": common.model,
         "dtype": common.dtype,
@@ -287,7 +288,8 @@ def _facts(plan: Plan, comparison: Comparison, judging: dict[str, dict[str, Any]
         **{f"seconds of jobs, {kind}": round(seconds, 2) for kind, seconds in comparison.seconds.items()},
         "qadapter": ", ".join(comparison.versions),
         "code": ", ".join(comparison.codes),
-        **({} if (mixed := mixed_code(comparison.codes)) is None else {"mixed code": mixed}),
+        **({"libraries": in_words(comparison.libraries)} if comparison.libraries else {}),
+        **({} if mixed is None else {"mixed code": mixed}),
     }
 
 

@@ -58,6 +58,8 @@ class Comparison(NamedTuple):
     """Of qadapter, that did the jobs; more than one where it was upgraded in between."""
     codes: list[str]
     """The same, as digests of the sources."""
+    libraries: dict[str, list[str]]
+    """Name → the versions that the jobs were done with, as far as it was noted."""
     seconds: dict[str, float]
     """Kind of job → what all of them took."""
 
@@ -101,9 +103,10 @@ def run_comparison(plan: Plan, say: Callable[[str], None], *, report_only: bool 
             records[strength] = [fast | more for fast, more in zip(records[strength], slow, strict=True)]
         lines.append(LineResult(line, candidates, best, records))
     codes = sorted(workshop.jobs.codes)
-    if (mixed := mixed_code(codes)) is not None:
+    libraries = {name: sorted(versions) for name, versions in sorted(workshop.jobs.libraries.items())}
+    if (mixed := mixed_code(codes, libraries)) is not None:
         say(f"warning: {mixed}")
-    return Comparison(base, lines, sorted(workshop.jobs.versions), codes, workshop.jobs.seconds)
+    return Comparison(base, lines, sorted(workshop.jobs.versions), codes, libraries, workshop.jobs.seconds)
 
 
 def best_candidate(candidates: list[CandidateResult], base: dict[str, Any], plan: Plan) -> int:
@@ -146,9 +149,10 @@ class _Workshop:
         """The base's record."""
 
         def make() -> dict[str, Any]:
-            return {"record": self._record(self._placed(base_policy(self.plan.common)), 0.0, None)}
+            return {"record": self._record(self._placed(base_policy(self.plan.common)), 0.0, None, title)}
 
-        self._base_record = self.jobs.result(self.plan.base_name, "measure", "measure the base", make)["record"]
+        title = "measure the base"
+        self._base_record = self.jobs.result(self.plan.base_name, "measure", title, make)["record"]
         return self._base_record
 
     def train(self, run: PlannedRun) -> dict[str, Any]:
@@ -160,7 +164,7 @@ class _Workshop:
             done = run_in_process(run.job, _log_file(run))
             facts = dataclasses.asdict(done)
             # That process has loaded the code that lay there when it started, which may not be this one's.
-            of_code = {"qadapter_version": done.qadapter_version, "code": done.code}
+            of_code = {"qadapter_version": done.qadapter_version, "code": done.code, "libraries": done.libraries}
             return {**of_code, "inputs": _shown(run), "facts": facts}
 
         facts = self.jobs.result(run.name, f"train {run.job.method}", f"train {run.title}", make)["facts"]
@@ -182,7 +186,7 @@ class _Workshop:
 
         def make() -> dict[str, Any]:
             with self._policy(run, line, strength) as (model, dial):
-                record = self._record(model, dial, self._base_record)
+                record = self._record(model, dial, self._base_record, title)
             return {"inputs": {**_shown(run), "strength": strength}, "record": {**record, "strength": strength}}
 
         title = f"measure {run.title}, strength {strength:g}"
@@ -238,7 +242,9 @@ class _Workshop:
     def _placed(self, model: QAdapterForCausalLM) -> QAdapterForCausalLM:
         return model.to("cuda") if torch.cuda.is_available() and not self.plan.common.use_cpu else model
 
-    def _record(self, model: QAdapterForCausalLM, strength: float, base: dict[str, Any] | None) -> dict[str, Any]:
+    def _record(
+        self, model: QAdapterForCausalLM, strength: float, base: dict[str, Any] | None, title: str
+    ) -> dict[str, Any]:
         inputs = self.plan.inputs
         if base is not None and self.plan.arguments.frontier_x != "tasks":
             inputs = inputs._replace(documents=[], tasks=[])
@@ -253,7 +259,11 @@ class _Workshop:
             ]
             if asked and all(score is None for score, _ in asked):
                 # Not a finished job: the next attempt asks again.
-                raise QAdapterError(f"the judge {name} scored none of the {len(asked)} answers: {asked[0][1]}")
+                raise QAdapterError(
+                    f"{title}: the judge {name} scored none of the {len(asked)} answers: {asked[0][1]}",
+                    hint="where the judge is right, take this method or swept value out of the config; then, or when "
+                    "the judge is repaired, run the same command again",
+                )
             if judged["not_asked"]:
                 reason = next(note for score, note in asked if score is None)
                 raise QAdapterError(

@@ -15,8 +15,11 @@ from ..data.pairs import BadRow
 from ..data.reading import read_rows
 from ..errors import ConfigError, DataError
 from ..generate import Prompt, chat_input, read_prompts
+from ..model.positions import refuse_beyond
 from ..train import usable_pairs
+from ..train.token_rows import refuse_pairs_beyond_positions
 from .arguments import EvaluationArguments
+from .perplexity import longest_window
 from .retention import load_neutral_prompts
 from .tasks import LoadedTask, load_tasks
 
@@ -34,12 +37,15 @@ class EvaluationInputs(NamedTuple):
     tasks: list[LoadedTask]
 
 
-def read_inputs(args: EvaluationArguments, tokenizer: PreTrainedTokenizerBase) -> EvaluationInputs:
+def read_inputs(
+    args: EvaluationArguments, tokenizer: PreTrainedTokenizerBase, *, positions: int | None = None
+) -> EvaluationInputs:
     """Read them.
 
     Args:
         args: the arguments.
         tokenizer: the base model's; a pair that it shows to be a bad row is no source of a prompt either.
+        positions: as in `check_lengths`, which is called last; None where the base has no limit, or is not known yet.
 
     Raises:
         DataError: a file that is missing or damaged, or a row of it; it names the row.
@@ -60,13 +66,36 @@ def read_inputs(args: EvaluationArguments, tokenizer: PreTrainedTokenizerBase) -
     else:
         # As they were trained on: a string is continued as it stands.
         prompts = list(pairs["prompt"]) if pairs is not None else []
-    return EvaluationInputs(
+    inputs = EvaluationInputs(
         pairs=pairs,
         prompts=_different(prompts)[: args.max_prompts],
         neutral=read_neutral_prompts(args.neutral_file),
         documents=_documents(args.text_file)[: args.max_documents] if args.text_file else [],
         tasks=load_tasks(args.tasks, num_fewshot=args.num_fewshot) if args.tasks else [],
     )
+    check_lengths(inputs, args, tokenizer, positions)
+    return inputs
+
+
+def check_lengths(
+    inputs: EvaluationInputs, args: EvaluationArguments, tokenizer: PreTrainedTokenizerBase, positions: int | None
+) -> None:
+    """Stop where the base has fewer positions than a pair or a window of plain text has tokens.
+
+    Args:
+        inputs: what was read.
+        args: the arguments.
+        tokenizer: the base model's.
+        positions: tokens that the base can number; None where it has no limit.
+
+    Raises:
+        DataError: with the length of the longest.
+    """
+    if not positions or args.max_length <= positions:
+        return
+    if inputs.pairs is not None:
+        refuse_pairs_beyond_positions(inputs.pairs, tokenizer, max_length=args.max_length, positions=positions)
+    refuse_beyond(positions, longest_window(tokenizer, inputs.documents, args.max_length), "windows of plain text")
 
 
 def read_neutral_prompts(path: str | None) -> list[dict[str, str]]:

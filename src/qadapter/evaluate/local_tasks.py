@@ -61,8 +61,10 @@ def local_task(path: str | Path) -> dict[str, Any]:
         path: a .jsonl file; its name without the suffix is the task's.
 
     Raises:
-        DataError: as `read_questions`.
+        DataError: as `read_questions`; or a name that is that of a figure.
     """
+    if Path(path).stem == "mean":
+        raise DataError(f"{path}: `tasks.mean` is the mean of all tasks.", hint="give the file another name")
     schema, rows = read_questions(path)
     data = {"test": Dataset.from_list(rows)}
     return {

@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..generate import Answer, answer_prompts, as_messages
 from ..model import QAdapterForCausalLM
 from ..train import tokenize_dataset
+from ..train.token_rows import refuse_more_tokens_than_positions
 from .arguments import EvaluationArguments
 from .harness import run_tasks
 from .inputs import EvaluationInputs, read_inputs
@@ -83,7 +84,7 @@ def measure_policy(
         raise ConfigError(
             "the base's record (strength 0, base=None) comes first; every other strength needs it as base."
         )
-    inputs = read_inputs(args, tokenizer) if inputs is None else inputs
+    inputs = read_inputs(args, tokenizer, positions=model.max_positions) if inputs is None else inputs
     record: dict[str, Any] = {"strength": strength, "seconds": {}}
 
     if inputs.pairs is not None:
@@ -153,6 +154,7 @@ def _preference(
     strength: float,
 ) -> dict[str, Any]:
     tokenized = tokenize_dataset(pairs, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
+    refuse_more_tokens_than_positions(tokenized, model.max_positions)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     result = evaluate_preference(model, tokenized, pad_id, batch_size=args.batch_size, strength=strength)
     numbers: dict[str, int] = {}

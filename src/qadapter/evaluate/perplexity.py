@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import DataError
 from ..model import QAdapterForCausalLM
+from ..model.positions import refuse_beyond
 from .token_scores import ScoredText, score_tokens
 
 
@@ -58,7 +59,8 @@ def evaluate_perplexity(
         batch_size: windows per batch; no result depends on it beyond rounding.
 
     Raises:
-        DataError: a document without tokens, or a tokenizer with neither BOS nor EOS.
+        DataError: a document without tokens, a window of more tokens than the base has positions, or a tokenizer with
+            neither BOS nor EOS.
     """
     start = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
     if start is None:
@@ -72,6 +74,7 @@ def evaluate_perplexity(
         for window in rolling_windows([start, *ids], max_length):
             windows.append(window)
             owners.append(number)
+    refuse_beyond(model.max_positions, max(len(window.ids) for window in windows), "windows of plain text")
     scores = score_tokens(model, windows, strength=strength, batch_size=batch_size)
     nats, tokens = [0.0] * len(documents), [0] * len(documents)
     for owner, score in zip(owners, scores, strict=True):
@@ -84,6 +87,13 @@ def evaluate_perplexity(
         tokens=sum(tokens),
         items=[DocumentScore(*item) for item in zip(nats, tokens, strict=True)],
     )
+
+
+def longest_window(tokenizer: PreTrainedTokenizerBase, documents: Sequence[str], max_length: int) -> int:
+    """Tokens of the longest window that `evaluate_perplexity` makes of documents; 0 of none."""
+    # And the start token.
+    lengths = (1 + len(tokenizer(document, add_special_tokens=False)["input_ids"]) for document in documents)
+    return min(max(lengths, default=0), max_length)
 
 
 def rolling_windows(ids: list[int], max_length: int) -> Iterator[ScoredText]:

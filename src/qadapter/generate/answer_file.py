@@ -64,8 +64,8 @@ def answer_file(
         The number of answers at these strengths that were cut at `max_new_tokens`, in an earlier run or now.
 
     Raises:
-        DataError: a prompt that `encode_prompts` refuses; or `out` holds answers to other prompts or with other
-            settings, or something else: it is left as it is.
+        DataError: a prompt that `encode_prompts` refuses; or `out` holds answers to other prompts, under other ids or
+            with other settings, or something else: it is left as it is.
     """
     wanted = {(row.number, strength) for row in prompts for strength in strengths}
     # All of them now: what is wrong with a long one would else show when the shorter ones are answered.
@@ -134,6 +134,12 @@ def _read_done(
                 f"{out}, line {number}: an answer to another prompt, or with other settings than now.",
                 hint=_ANOTHER,
             )
+        if line.get("id") != (wanted := _as_written(prompts[index].id)):
+            raise DataError(
+                f"{out}, line {number}: an answer to this prompt with the id {json.dumps(line.get('id'))}, and now its "
+                f"id is {json.dumps(wanted)}.",
+                hint=_ANOTHER,
+            )
         done[index, strength] = line
     # Only now: a file of something else has been refused as it was.
     if half:
@@ -141,6 +147,11 @@ def _read_done(
         with out.open("r+b") as file:
             file.truncate(len(complete))
     return done
+
+
+def _as_written(value: Any) -> Any:
+    """A value as it is read again: JSON knows no tuples, and has texts alone for keys."""
+    return json.loads(json.dumps(value))
 
 
 def _write_in_order(out: Path, lines: Sequence[Mapping[str, Any]]) -> None:

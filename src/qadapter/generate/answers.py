@@ -116,15 +116,31 @@ def encode_prompts(
             positions than the model has.
     """
     encoded = [encode_prompt(prompt, tokenizer) for prompt in prompts]
-    positions = model.max_positions
+    refuse_without_room(encoded, model.max_positions, max_new_tokens)
+    return encoded
+
+
+def refuse_without_room(
+    encoded: Sequence[Sequence[int]], positions: int | None, max_new_tokens: int, *, name: str = "max_new_tokens"
+) -> None:
+    """Stop where a prompt leaves no room for an answer.
+
+    Args:
+        encoded: the token ids of prompts.
+        positions: tokens that the model can number; None where it has no limit.
+        max_new_tokens: most tokens of an answer.
+        name: of the setting that says so.
+
+    Raises:
+        DataError: a prompt that with an answer takes more positions than the model has; it names its number.
+    """
     for number, ids in enumerate(encoded, start=1):
         if positions is not None and len(ids) + max_new_tokens > positions:
             raise DataError(
                 f"prompt {number} of {len(encoded)} has {len(ids)} tokens; with an answer of up to {max_new_tokens} "
                 f"that is more than the model's {positions} positions.",
-                hint="shorten it, or allow shorter answers (max_new_tokens)",
+                hint=f"shorten it, or allow shorter answers ({name})",
             )
-    return encoded
 
 
 def _rows_of(dial: Dial, batch: Sequence[int]) -> Dial:

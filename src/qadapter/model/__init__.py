@@ -21,7 +21,8 @@ artifact_folder   what it says of itself, and whether a base and a tokenizer fit
 quantization      a base in 8 or 4 bits
 default_dtype     the dtype of the weights where none is named
 loading           base models by name, and the default model without a model hub
-reward_classifier reward models by name
+reward_classifier reward models by name, and their rewards
+reward_tokens     what a reward model is given to read
 """
 
 from .artifact_folder import load_tokenizer

@@ -21,7 +21,14 @@ import torch
 from huggingface_hub import snapshot_download, try_to_load_from_cache
 from huggingface_hub.constants import ENDPOINT, HF_HUB_OFFLINE
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.integrations import deepspeed
 
 from ..errors import ConfigError, MissingExtraError, QAdapterError
@@ -126,6 +133,15 @@ def load_base_tokenizer(
         return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"the tokenizer of {str(name)!r} cannot be loaded: {error}") from error
+
+
+def load_base_config(name: str | Path, *, revision: str | None = None) -> PretrainedConfig:
+    """The config of a base model, without its weights; the arguments and errors are those of `load_base`."""
+    source, revision = _resolve(name, revision)
+    try:
+        return AutoConfig.from_pretrained(source, revision=revision)
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigError(f"the config of {str(name)!r} cannot be loaded: {error}") from error
 
 
 def base_folder(name: str | Path, *, revision: str | None = None) -> Path:

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from ..errors import ConfigError
 
 
-def steady_positions(base: PreTrainedModel) -> int | None:
+def steady_positions(config: PretrainedConfig) -> int | None:
     """Up to how many positions a model's RoPE keeps its frequencies; None where they never change."""
-    config = base.config.get_text_config()
+    config = config.get_text_config()
     parameters = getattr(config, "rope_parameters", None) or {}
     # One set of parameters, or one per kind of layer.
     limits = []
@@ -40,7 +40,7 @@ def check_steady(base: PreTrainedModel, model_kwargs: Mapping[str, Any], chunk: 
     Raises:
         ConfigError: the keys of the first pass would not fit to those of the last.
     """
-    steady = steady_positions(base)
+    steady = steady_positions(base.config)
     if steady is None:
         return
     prompt = int(model_kwargs["position_ids"].max()) + 1

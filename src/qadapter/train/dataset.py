@@ -105,6 +105,15 @@ def tokenize_dataset(
     return Dataset.from_list(pairs)
 
 
+def longest_pair(dataset: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None) -> int:
+    """Tokens of the longest prompt + response of pairs from `usable_pairs`."""
+    return max(
+        len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
+        for pair in _tokenized(dataset, tokenizer, max_length)
+        if not isinstance(pair, BadRow)
+    )
+
+
 def _tokenized(
     dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int | None
 ) -> Iterator[TokenizedPair | BadRow]:

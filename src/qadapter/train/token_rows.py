@@ -9,9 +9,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data import PAIR_COLUMNS, load_preference_dataset
 from ..errors import DataError
-from ..model.positions import usable_positions
+from ..model.positions import refuse_beyond, usable_positions
 from .arguments import QAdapterTrainingArguments
-from .dataset import tokenize_dataset
+from .dataset import longest_pair, tokenize_dataset
 
 
 def token_rows(
@@ -63,14 +63,29 @@ def refuse_more_tokens_than_positions(dataset: Dataset, positions: int | None) -
     Raises:
         DataError: a prompt and a response are longer, with the length of the longest.
     """
-    if not positions:
-        return
-    lengths = (len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in dataset)
-    if (longest := max(lengths, default=0)) > positions:
-        raise DataError(
-            f"a prompt and its response have {longest} tokens, and the base has {positions} positions.",
-            hint=f"lower max_length to at most {positions}",
-        )
+    if positions:
+        lengths = (len(row["prompt_ids"]) + max(len(row["chosen_ids"]), len(row["rejected_ids"])) for row in dataset)
+        refuse_beyond(positions, max(lengths, default=0), "a prompt and its response")
+
+
+def refuse_pairs_beyond_positions(
+    pairs: Dataset, tokenizer: PreTrainedTokenizerBase, *, max_length: int | None, positions: int | None
+) -> None:
+    """The same for pairs as text, where their tokens will be made later: before anything slow starts.
+
+    Args:
+        pairs: from `usable_pairs`.
+        tokenizer: the base model's.
+        max_length: most tokens of prompt + response.
+        positions: tokens that the base can number; None where it has no limit.
+
+    Raises:
+        DataError: a prompt and a response are longer, with the length of the longest.
+    """
+    # Cut at max_length, they fit.
+    if positions and (max_length is None or max_length > positions):
+        longest = longest_pair(pairs, tokenizer, max_length=max_length)
+        refuse_beyond(positions, longest, "a prompt and its response")
 
 
 def refuse_unknown_tokens(dataset: Dataset, known: int) -> None:

@@ -28,13 +28,17 @@ def make_judges(args: JudgeArguments) -> list[Judge]:
     return [*checkers, *rewards, *endpoint]
 
 
+def default_cache() -> Path:
+    """Where a server's judgments are kept unless told otherwise."""
+    return cache_root() / "judgments.jsonl"
+
+
 def _endpoint(args: JudgeArguments, url: str, model: str) -> EndpointJudge:
     client = ChatClient(url, ApiKey(args.judge_api_key_env), timeout=args.judge_timeout, retries=args.judge_retries)
-    path = Path(args.judge_cache) if args.judge_cache else cache_root() / "judgments.jsonl"
     return EndpointJudge(
         client,
         model,
-        JudgmentCache(path),
+        JudgmentCache(Path(args.judge_cache) if args.judge_cache else default_cache()),
         request=args.request_fields,
         concurrency=args.judge_concurrency,
         price_in=args.judge_price_in,

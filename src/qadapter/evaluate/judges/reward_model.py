@@ -11,24 +11,26 @@ import jinja2
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ...errors import DataError
 from ...generate import Answer
 from ...model import decoding_device
-from ...model.reward_classifier import reward_classifier, reward_tokenizer
+from ...model.reward_classifier import reward_classifier, reward_tokenizer, rewards_of
+from ...model.reward_tokens import noted_training, reward_ids
 from .judge import Verdict
 
 
 class RewardModel:
-    """Judges by the reward of prompt + answer, written with the reward model's own chat template.
+    """Judges by the reward of prompt + answer, in the tokens of `reward_ids`.
 
+    What a reward model of ours was trained on it is given to read; another one reads what its own chat template writes.
     Nothing is cut: what is longer than the reward model reads gets a verdict without a score.
 
     Args:
         model: with one output; put in eval mode.
-        tokenizer: its own, with a chat template.
+        tokenizer: its own, with a chat template unless the model was trained on strings.
         label: names it in the judge's name.
         device: where it is while it judges; None leaves it where it is.
-        batch_size: texts per batch; no result depends on it. A model whose config has no padding token reads one
-            text at a time: it takes its reward from the very last position, and padding would move that.
+        batch_size: texts per batch; no result depends on it.
     """
 
     kind = "reward_model"
@@ -47,9 +49,7 @@ class RewardModel:
         self._device = model.device if device is None else device
         self.model, self.tokenizer, self.name = model.eval(), tokenizer, f"reward:{label}"
         config = model.config.get_text_config()
-        # The model finds the end of a text by the padding token of its config, whatever the tokenizer's is.
-        self._pad_id = config.pad_token_id
-        self._batch_size = 1 if self._pad_id is None else batch_size
+        self._batch_size, self._trained_on = batch_size, noted_training(model.config)
         limits = (getattr(config, "max_position_embeddings", None), tokenizer.model_max_length)
         self._max_length = min(limit for limit in limits if limit is not None)
 
@@ -68,7 +68,13 @@ class RewardModel:
         encoded: dict[int, list[int]] = {}
         for index, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
             try:
-                ids = self._encode(prompt, answer.text)
+                ids = reward_ids(
+                    self.tokenizer, prompt, answer.text, answer.token_ids, finished=answer.finished,
+                    trained_on=self._trained_on,
+                )  # fmt: skip
+            except DataError as error:
+                verdicts[index] = Verdict(None, str(error))
+                continue
             except jinja2.TemplateError as error:
                 verdicts[index] = Verdict(None, f"the reward model's chat template refuses the prompt: {error}")
                 continue
@@ -95,18 +101,8 @@ class RewardModel:
         finally:
             self.model.to(resting)
 
-    def _encode(self, prompt: list[dict[str, str]], text: str) -> list[int]:
-        messages = [*prompt, {"role": "assistant", "content": text}]
-        # The template writes its own special tokens.
-        rendered = self.tokenizer.apply_chat_template(messages, tokenize=False)
-        return self.tokenizer(rendered, add_special_tokens=False, verbose=False)["input_ids"]
-
     def _rewards(self, rows: list[list[int]]) -> list[float]:
-        width = max(len(row) for row in rows)
-        pad_id = 0 if self._pad_id is None else self._pad_id
-        ids = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows], device=self.model.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self.model.device)
-        return self.model(input_ids=ids, attention_mask=mask).logits[:, 0].double().tolist()
+        return rewards_of(self.model, rows, batch_size=self._batch_size)
 
 
 def load_reward_model(name: str | Path, *, batch_size: int = 8) -> RewardModel:
@@ -118,7 +114,7 @@ def load_reward_model(name: str | Path, *, batch_size: int = 8) -> RewardModel:
 
     Raises:
         ConfigError: it cannot be loaded, has several outputs, weights are missing (transformers would draw them at
-            random), or its tokenizer has no chat template.
+            random), or its tokenizer has no chat template and it was not trained on strings.
     """
     tokenizer = reward_tokenizer(name)
     return RewardModel(reward_classifier(name), tokenizer, str(name), device=decoding_device(), batch_size=batch_size)
