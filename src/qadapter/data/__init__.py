@@ -2,6 +2,7 @@
 
 reading        rows of JSONL, JSON, CSV, Parquet, a hub data set or a `datasets.Dataset`
 formats        what a row means: TRL standard and conversational, HH-RLHF, Q-Adapter chat files, DSP
+columns        fields of no format: ignored, or refused
 pairs          a preference pair, a bad row
 dataset        all pairs of a source, with bad rows reported
 statistics     duplicates, contradictions, lengths
