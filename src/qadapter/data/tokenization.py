@@ -104,8 +104,18 @@ def encode_prompt(
     if isinstance(prompt, str):
         begun = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
         ids = tokenizer(prompt, add_special_tokens=not begun)["input_ids"]
-        return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+        if begun or len(ids) < 2 or ids[-1] != tokenizer.eos_token_id:
+            return ids
+        # Some tokenizers add an EOS, after which no model goes on. One that the prompt itself ends with stays.
+        own = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        added = _trailing(ids, ids[-1]) > _trailing(own, ids[-1])
+        return ids[:-1] if added else ids
     return _encode_chat(_render(prompt, tokenizer, day, add_generation_prompt=True), tokenizer)
+
+
+def _trailing(ids: list[int], last: int) -> int:
+    """How often a token stands at the end."""
+    return next((count for count, token in enumerate(reversed(ids)) if token != last), len(ids))
 
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
