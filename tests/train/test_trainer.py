@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from peft import LoraConfig
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 
 from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments
 from qadapter.data import PreferenceCollator
@@ -66,6 +66,15 @@ def adapter_state(model: QAdapterForCausalLM) -> dict[str, torch.Tensor]:
 
 def log_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_arguments_of_another_trainer_are_refused_before_the_base_is_loaded(tmp_path: Path) -> None:
+    plain = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(ConfigError, match=r"args is a TrainingArguments(.|\n)*QAdapterTrainingArguments\(\.\.\.\)"):
+        QAdapterTrainer("no-such/base", plain, train_dataset=pairs())
+    plain.beta = 0.2  # type: ignore[attr-defined]  # as DPOConfig has one
+    with pytest.raises(ConfigError, match=r"Arguments\(alpha_0=0.2, alpha_tilde=0.2, "):
+        QAdapterTrainer("no-such/base", plain, train_dataset=pairs())
 
 
 @pytest.mark.parametrize("total", [8, 7])

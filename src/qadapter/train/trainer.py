@@ -29,7 +29,7 @@ from ..data import Anchor, PreferenceCollator
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from .anchors import sample_anchors
-from .arguments import QAdapterTrainingArguments
+from .arguments import QAdapterTrainingArguments, own_arguments
 from .base_cache import BaseCache
 from .base_cache_build import base_cache, default_cache_dir, fill
 from .cached_collator import PAIR_INDEX, CachedCollator
@@ -88,7 +88,7 @@ class QAdapterTrainer(CheckpointingTrainer):
         peft_config: LoraConfig | None = None,
         anchors: Sequence[Anchor] | None = None,
     ) -> None:
-        args = args or QAdapterTrainingArguments(output_dir="q-adapter")
+        args = own_arguments(args)
         if args.world_size == 1 and args.n_gpu > 1:
             # transformers would wrap the model in DataParallel, which splits a batch between chosen and rejected.
             args._n_gpu = 1
