@@ -111,6 +111,24 @@ def test_a_model_that_does_not_end_a_users_turn_gives_plain_texts(tokenizer, mon
     assert [len(anchor.prompt_ids) for anchor in anchors] == [len(anchors[0].prompt_ids)] * 3
 
 
+def test_anchors_are_those_of_any_day(tokenizer, monkeypatch) -> None:
+    """A run that samples them again when it is resumed must not depend on the day: a template may write the date."""
+    dated = copy.deepcopy(tokenizer)
+    date = "{{ 'wa ' if strftime_now('%d %b %Y') == '26 Jul 2024' else 'wb ' }}"
+    dated.chat_template = date + tokenizer.chat_template
+    started_from = []
+
+    def one_word(model, prompts, end, most, policy=None):
+        started_from.append(prompts[0])
+        return [[tokenizer.convert_tokens_to_ids("wc"), end] for _ in prompts]
+
+    monkeypatch.setattr(anchors_module, "_sample", one_word)
+    anchors = sample_anchors(make_model(constants=RESIDUAL), dated, 2, max_new_tokens=4)
+    wa = tokenizer.convert_tokens_to_ids("wa")
+    assert anchors[0].prompt_ids[0] == wa
+    assert started_from[0][0] == wa
+
+
 def test_few_anchors_are_repeated(tokenizer) -> None:
     """All equally often, to the number nearest to one for every two pairs."""
     tokenized = tokenize_dataset(pairs(16), tokenizer, max_length=64)

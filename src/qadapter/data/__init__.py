@@ -17,15 +17,18 @@ from .anchors import Anchor, read_anchors, write_anchors
 from .collator import PreferenceCollator
 from .dataset import PAIR_COLUMNS, load_preference_dataset
 from .tokenization import (
+    DAY_OF_PAIRS,
     NoRoomError,
     RefusedByTemplateError,
     TokenizedPair,
     encode_prompt,
     end_of_turn_id,
     tokenize_pair,
+    user_turn_start,
 )
 
 __all__ = [
+    "DAY_OF_PAIRS",
     "PAIR_COLUMNS",
     "Anchor",
     "NoRoomError",
@@ -37,5 +40,6 @@ __all__ = [
     "load_preference_dataset",
     "read_anchors",
     "tokenize_pair",
+    "user_turn_start",
     "write_anchors",
 ]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data import Anchor, encode_prompt, end_of_turn_id
+from ..data import DAY_OF_PAIRS, Anchor, encode_prompt, end_of_turn_id, user_turn_start
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM
 from ..model.plain_decoding import without_recommended_decoding
@@ -60,7 +60,7 @@ def sample_anchors(
     """
     model.eval()
     torch.manual_seed(seed)
-    conversations = (count + 1) // 2 if tokenizer.chat_template and _turn_start(tokenizer) else 0
+    conversations = (count + 1) // 2 if tokenizer.chat_template and user_turn_start(tokenizer) else 0
     anchors: list[Anchor] = []
     tried = 0
     room = None if max_length is None else max_length - 1
@@ -92,20 +92,14 @@ def sample_anchors(
 
 def _user_turns(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Prompts whose only user turn the model wrote; those that did not end are left out."""
-    start, end = _turn_start(tokenizer), end_of_turn_id(tokenizer)
+    start, end = user_turn_start(tokenizer), end_of_turn_id(tokenizer)
     turns = []
     for ids in _sample(model, [start] * _BATCH, end, _TURN_TOKENS):
         content = tokenizer.decode(ids, skip_special_tokens=True).strip()
         if ids[-1] == end and content:
-            turns.append(encode_prompt([{"role": "user", "content": content}], tokenizer))
+            # On another day a resumed run must see the same prompts.
+            turns.append(encode_prompt([{"role": "user", "content": content}], tokenizer, day=DAY_OF_PAIRS))
     return turns
-
-
-def _turn_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the chat template writes before the text of the first user's turn."""
-    marker = "beginning of turn probe"
-    text = tokenizer.apply_chat_template([{"role": "user", "content": marker}], tokenize=False)
-    return tokenizer(text.partition(marker)[0], add_special_tokens=False)["input_ids"]
 
 
 def _openings(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

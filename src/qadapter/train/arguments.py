@@ -210,6 +210,6 @@ def own_arguments(args: TrainingArguments | None) -> QAdapterTrainingArguments:
     constants = "..." if beta is None else f"alpha_0={beta}, alpha_tilde={beta}, ..."
     raise ConfigError(
         f"args is a {type(args).__name__}, which has no constants of Q-Adapter.",
-        hint=f"give QAdapterTrainingArguments({constants}): it takes the fields of TrainingArguments, and DPO's beta is "
-        "alpha_0 = alpha_tilde",
+        hint=f"give QAdapterTrainingArguments({constants}): it takes the fields of TrainingArguments, and DPO's beta "
+        "is alpha_0 = alpha_tilde",
     )
