@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from peft import LoraConfig
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import AutoModelForCausalLM, PreTrainedModel, TrainingArguments
 
 from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments
 from qadapter.data import PreferenceCollator
@@ -75,6 +75,27 @@ def test_arguments_of_another_trainer_are_refused_before_the_base_is_loaded(tmp_
     plain.beta = 0.2  # type: ignore[attr-defined]  # as DPOConfig has one
     with pytest.raises(ConfigError, match=r"Arguments\(alpha_0=0.2, alpha_tilde=0.2, "):
         QAdapterTrainer("no-such/base", plain, train_dataset=pairs())
+
+
+def test_a_base_that_was_resized_in_memory_is_refused(tmp_path: Path, tokenizer) -> None:
+    """As after TRL's `clone_chat_template`: the artifact would name a base that has other weights."""
+    folder = tmp_path / "base"
+    make_base().save_pretrained(folder)
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    QAdapterTrainer(copy.deepcopy(base), arguments(tmp_path / "a"), None, pairs(), None, tokenizer)
+    base.resize_token_embeddings(64)
+    with pytest.raises(ConfigError, match=r"64 tokens in memory and 61 in (.|\n)*train on that folder"):
+        QAdapterTrainer(base, arguments(tmp_path / "a"), None, pairs(), None, tokenizer)
+    base.save_pretrained(tmp_path / "resized")
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "resized")
+    QAdapterTrainer(saved, arguments(tmp_path / "a"), None, pairs(), None, tokenizer)
+    base.config.name_or_path = "no-such/base"  # nothing to compare with
+    QAdapterTrainer(base, arguments(tmp_path / "a"), None, pairs(), None, tokenizer)
+
+
+def test_a_base_without_a_name_is_said(tmp_path: Path, tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    QAdapterTrainer(make_base(), arguments(tmp_path / "a"), None, pairs(), None, tokenizer)
+    assert "the base model has no name" in caplog.text
 
 
 @pytest.mark.parametrize("total", [8, 7])

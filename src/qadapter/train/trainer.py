@@ -41,6 +41,7 @@ from .metrics import preference_metrics
 from .precision import refuse_float16
 from .processes import from_main_process
 from .sampler import LengthGroupedSampler
+from .stored_base import check_stored_base
 from .token_rows import are_token_rows, token_rows
 
 logger = logging.getLogger(__name__)
@@ -98,6 +99,7 @@ class QAdapterTrainer(CheckpointingTrainer):
         tokenizer = processing_class or load_base_tokenizer(name)
         base = model.base if isinstance(model, QAdapterForCausalLM) else model
         refuse_float16(base.dtype)
+        check_stored_base(base)
 
         def tokenized(source: Any, split: str) -> Any:
             return None if source is None else token_rows(source, tokenizer, base, args, split=split)
