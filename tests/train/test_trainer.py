@@ -98,6 +98,30 @@ def test_a_base_without_a_name_is_said(tmp_path: Path, tokenizer, caplog: pytest
     assert "the base model has no name" in caplog.text
 
 
+def test_an_empty_thought_that_the_template_writes_is_said_once(tmp_path: Path, tokenizer, caplog) -> None:
+    """As in Qwen3's: with thinking each response begins with it, without the generation prompt ends with it."""
+
+    def said(template: str, data: Dataset) -> int:
+        caplog.clear()
+        thinking = copy.deepcopy(tokenizer)
+        thinking.chat_template = template
+        trainer = QAdapterTrainer(make_base(), arguments(tmp_path / "a"), None, data, data, thinking)
+        first = {row["chosen_ids"][0] for row in trainer.train_dataset}
+        assert (first == {thinking.convert_tokens_to_ids("vx")}) == ("vx " in template and "= false" not in template)
+        return caplog.text.count("the chat template begins every response with 'vx vy '")
+
+    template = tokenizer.chat_template.replace(
+        "{{ message['content'] }}", "{% if message.role == 'assistant' %}vx vy {% endif %}{{ message['content'] }}"
+    )
+    prompted = "{% if enable_thinking is defined and not enable_thinking %}vx vy {% endif %}{% endif %}"
+    template = template.removesuffix("{% endif %}") + prompted
+    assert said(template, pairs()) == 1
+    assert said("{% set enable_thinking = false %}" + template, pairs()) == 0, "the way out that is named"
+    assert said(tokenizer.chat_template, pairs()) == 0
+    own = pairs().map(lambda row: {s: [{**row[s][0], "content": "vx vy " + row[s][0]["content"]}] for s in ("chosen",)})
+    assert said(template, own) == 0
+
+
 @pytest.mark.parametrize("total", [8, 7])
 def test_micro_batches_and_accumulation_change_neither_loss_nor_gradient(tmp_path: Path, tokenizer, total: int) -> None:
     """8×1, 4×2, 2×4 and 1×8 (micro-batch × accumulation), also where the last micro-batch is not full."""

@@ -25,6 +25,7 @@ from .tokenization import (
     end_of_turn_id,
     tokenize_pair,
     user_turn_start,
+    written_before_answers,
 )
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "tokenize_pair",
     "user_turn_start",
     "write_anchors",
+    "written_before_answers",
 ]

@@ -122,6 +122,20 @@ def user_turn_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return _encode_chat(text.partition(marker)[0], tokenizer)
 
 
+def written_before_answers(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template writes before an answer's own text and after the prompt that generation starts from.
+
+    Both responses of every pair then begin with it: the empty thought of Qwen3's templates, for example. Empty where
+    there is no such text.
+    """
+    marker = "beginning of answer probe"
+    turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": marker}]
+    prompt = _render(turns[:1], tokenizer, DAY_OF_PAIRS, add_generation_prompt=True)
+    full = _render(turns, tokenizer, DAY_OF_PAIRS, add_generation_prompt=False)
+    before, found, _ = full.removeprefix(prompt).partition(marker)
+    return before if found and full.startswith(prompt) else ""
+
+
 def _trailing(ids: list[int], last: int) -> int:
     """How often a token stands at the end."""
     return next((count for count, token in enumerate(reversed(ids)) if token != last), len(ids))
