@@ -80,6 +80,14 @@ def test_check_of_good_rows(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert [line.split() for line in output.splitlines() if line.startswith("chosen")] == [["chosen", *["4"] * 6]]
 
 
+def test_check_names_the_columns_that_were_not_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [GOOD | {"score": 3, "system": "", "source": None}, GOOD | {"source": "x", "score": 0}, GOOD]
+    assert run("check", write(tmp_path / "a.jsonl", rows)) == 0
+    assert "\ncolumns that were not used: score, source\n" in capsys.readouterr().out
+    assert run("check", write(tmp_path / "a.jsonl", [GOOD])) == 0
+    assert "columns that were" not in capsys.readouterr().out
+
+
 def test_check_goes_on_after_bad_rows(bad_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("check", bad_file) == 1
     output = capsys.readouterr().out

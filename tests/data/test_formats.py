@@ -61,6 +61,12 @@ def reason_of(row: dict[str, Any]) -> str:
         pytest.param(
             {"prompt": [Q | {"name": None}], "chosen": [A | {"tool_calls": None}], "rejected": [B]}, id="other keys"
         ),
+        pytest.param(
+            {"prompt": [Q], "chosen": [A], "rejected": [B], "question": "Sky", "system": " ", "images": []},
+            id="columns that add nothing",
+        ),
+        pytest.param({"question": "Sky?", "chosen": [Q, A], "rejected": [Q, B]}, id="conversations and question"),
+        pytest.param({"input": [Q], "chosen": HH + "Blue.", "rejected": HH + "Green."}, id="hh and question"),
     ],
 )
 def test_formats_of_the_same_conversational_pair(row: dict[str, Any]) -> None:
@@ -73,6 +79,16 @@ def test_a_longer_conversation_with_a_system_message() -> None:
     row = {"chosen": [*turns, assistant("Yes.")], "rejected": [*turns, assistant("No.")]}
     assert pair_of(row) == expected
     assert pair_of({"prompt": turns, "chosen": [assistant("Yes.")], "rejected": [assistant("No.")]}) == expected
+
+
+def test_a_system_column_that_repeats_the_system_message() -> None:
+    row = {"prompt": [system("Be terse."), Q], "chosen": [A], "rejected": [B]}
+    assert pair_of(row | {"system": "Be terse.\n"}) == pair_of(row)
+
+
+def test_a_question_that_both_strings_begin_with() -> None:
+    row = {"chosen": "The sky is blue.", "rejected": "The sky is green."}
+    assert pair_of(row | {"question": "The sky"}) == pair_of(row)
 
 
 def test_a_response_is_one_turn() -> None:
@@ -291,6 +307,46 @@ def explicit(**fields: Any) -> dict[str, Any]:
             {"prompt": "a", "chosen": "\udc00", "rejected": "b"},
             "chosen holds a lone surrogate '\\udc00', which is no character",
         ),
+        # columns of no format that hold the question, a system message or a picture
+        (
+            {"system": "Be terse.", "question": "2+2?", "chosen": "The answer is 4.", "rejected": "The answer is 5."},
+            "missing field 'prompt', and 'question' would be lost, since no format reads it beside chosen and "
+            "rejected: rename that column to 'prompt'",
+        ),
+        (
+            {"instruction": "Add.", "input": "2, 2", "chosen": "Four.", "rejected": "Five.", "prompt": None},
+            "missing field 'prompt', and 'instruction', 'input' would be lost, since no format reads it beside chosen "
+            "and rejected: make one column 'prompt' of them",
+        ),
+        (
+            {"query": "Sky?", "chosen": [A], "rejected": [B]},
+            "missing field 'prompt', and 'query' would be lost, since no format reads it beside chosen and rejected: "
+            "rename that column to 'prompt'",
+        ),
+        (
+            {"question": [user("Sea?")], "chosen": [Q, A], "rejected": [Q, B]},
+            "missing field 'prompt', and 'question' would be lost, since no format reads it beside chosen and "
+            "rejected: rename that column to 'prompt'",
+        ),
+        *(
+            (
+                row | {"system": "Be terse."},
+                "'system' would be lost, since no format reads it: make it the first message of 'prompt', with the "
+                "role 'system', or remove the column",
+            )
+            for row in (
+                explicit(),
+                {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."},
+                {"query": "Why?", "responses": STYLES},
+            )
+        ),
+        (explicit(images=["sky.png"]), "'images' belongs to the prompt, and only text is supported"),
+        (explicit(image={"bytes": b"", "path": "a"}), "'image' belongs to the prompt, and only text is supported"),
+        (
+            explicit(system=7),
+            "'system' would be lost, since no format reads it: make it the first message of 'prompt', "
+            "with the role 'system', or remove the column",
+        ),
         # HH-RLHF text
         (
             {"chosen": HH + "A", "rejected": "Once. " + HH + "B"},
@@ -323,7 +379,10 @@ json_values = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["prompt", "chosen", "rejected", "query", "responses"]), json_values))
+fields = ["prompt", "chosen", "rejected", "query", "responses", "question", "system", "images"]
+
+
+@given(st.dictionaries(st.sampled_from(fields), json_values))
 def test_no_row_is_dropped_or_raises(row: dict[str, Any]) -> None:
     assert row_to_pairs(row, AT, "x")
 

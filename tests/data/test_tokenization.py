@@ -39,6 +39,23 @@ def test_no_second_bos(tokenizer) -> None:
     assert tokenize_pair(rendered, tokenizer, None) == tokenize_pair(standard, tokenizer, None)
 
 
+@pytest.mark.parametrize("adds", ["<s> $A", "$A", "<s> $A </s>", "$A </s>", "</s> $A"])
+def test_only_an_eos_that_the_tokenizer_added_goes(tokenizer, adds: str) -> None:
+    """T5's tokenizers end every text with one; a few-shot prompt may end with its own."""
+    from tokenizers import processors
+
+    ending = copy.deepcopy(tokenizer)
+    ending.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single=adds, special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    before = adds.partition("$A")[0].split()
+    for prompt in ("wa", "wa </s>", "wa </s> </s>", "wa </s> wb"):
+        pair = tokenize_pair({"prompt": prompt, "chosen": " wc", "rejected": " wd </s>"}, ending, None)
+        assert ending.convert_ids_to_tokens(pair.prompt_ids) == [*before, *prompt.split()]
+        assert ending.convert_ids_to_tokens(pair.chosen_ids) == ["wc", "</s>"]
+        assert ending.convert_ids_to_tokens(pair.rejected_ids) == ["wd", "</s>"]
+
+
 def test_a_template_that_writes_the_date(tokenizer) -> None:
     """A run that goes on after midnight must see the same pairs; whoever answers sees today."""
     dated = copy.deepcopy(tokenizer)

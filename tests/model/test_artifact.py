@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -108,6 +109,18 @@ def test_the_root_is_no_ordinary_lora(saved: Path) -> None:
     card = (saved / "README.md").read_text()
     assert "pipeline_tag" not in card
     assert "library_name: qadapter" in card
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_chat_template_with_the_line_ends_of_windows_comes_back(tmp_path: Path, tokenizer, several: bool) -> None:
+    """A file of text is read with other line ends than it was written with; what the template writes is the same."""
+    other = copy.deepcopy(tokenizer)
+    template = tokenizer.chat_template.replace("\n", "\r\n")
+    other.chat_template = {"default": template, "rag": template} if several else template
+    make_model(constants=PAPER).save_pretrained(tmp_path / "a", tokenizer=other)
+    chat = [{"role": "user", "content": "wa"}]
+    back = load_tokenizer(tmp_path / "a")
+    assert back.apply_chat_template(chat, tokenize=False) == other.apply_chat_template(chat, tokenize=False)
 
 
 def test_the_tokenizer_comes_back_and_is_checked(saved: Path, tokenizer) -> None:

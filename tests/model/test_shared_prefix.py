@@ -75,6 +75,23 @@ def test_local_layers_of_gpt_neo_keep_two_rows() -> None:
     assert not torch.allclose(*found), "the window matters"
 
 
+def test_a_packed_row_beyond_the_mask_of_gpt_neo_is_two_rows() -> None:
+    """It holds its causal mask, of as many places as positions: each response fits, both in one row do not."""
+    config = transformers.GPTNeoConfig(
+        vocab_size=61, hidden_size=32, num_layers=2, num_heads=4, attention_types=[[["global"], 2]],
+        max_position_embeddings=128, **IDS,
+    )  # fmt: skip
+    batch = make_batch()
+    for positions, rows in ((128, 3), (batch["input_ids"].shape[1], 6)):
+        config.max_position_embeddings = positions
+        model = model_from_config(config)
+        shapes = rows_seen(model)
+        together = model(**batch)
+        assert [shape[0] for shape in shapes] == [rows, rows]
+        model.share_prefix = False
+        torch.testing.assert_close(together.pair_loss, model(**batch).pair_loss, rtol=1e-4, atol=1e-5)
+
+
 def test_convolutions_keep_two_rows(caplog: pytest.LogCaptureFixture) -> None:
     """In a packed row one reaches from the rejected response back into the end of the chosen one."""
     config = transformers.Lfm2Config(

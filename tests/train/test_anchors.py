@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RESIDUAL, make_base, make_batch, make_model
+from conftest import FAMILIES, RESIDUAL, make_base, make_batch, make_model, model_from_config
 from train.test_trainer import arguments, log_of, pairs
 
 from qadapter import QAdapterTrainer
@@ -100,7 +100,7 @@ def test_the_trainer_samples_what_the_arguments_ask_for(tmp_path: Path, tokenize
 
     assert rows() == [False] * 8 + [True] * 3
     assert "plain texts" not in caplog.text
-    with pytest.raises(ConfigError, match="max_length is 17: no room for an answer"):
+    with pytest.raises(ConfigError, match=r"max_length is 17(, the base .*)?: no room for an answer"):
         rows(max_length=17)
 
 
@@ -109,6 +109,35 @@ def test_a_model_that_does_not_end_a_users_turn_gives_plain_texts(tokenizer, mon
     anchors = sample_anchors(make_model(constants=RESIDUAL), tokenizer, 3, max_new_tokens=4)
     assert "0 came to an end within 1 tokens" in caplog.text
     assert [len(anchor.prompt_ids) for anchor in anchors] == [len(anchors[0].prompt_ids)] * 3
+
+
+def test_anchors_fit_the_positions_of_the_base(tokenizer) -> None:
+    """GPT-2 has an embedding for each position and no more."""
+    config = copy.deepcopy(FAMILIES["gpt2"])
+    config.n_positions = 30
+    model = model_from_config(config)
+    anchors = sample_anchors(model, tokenizer, 3, max_new_tokens=8)
+    assert all(len(anchor.prompt_ids) + 8 <= 30 for anchor in anchors)
+    with pytest.raises(ConfigError, match="the base has 30 positions, answers up to 20: no room for an answer"):
+        sample_anchors(model, tokenizer, 3, max_new_tokens=20)
+
+
+def test_anchors_are_those_of_any_day(tokenizer, monkeypatch) -> None:
+    """A run that samples them again when it is resumed must not depend on the day: a template may write the date."""
+    dated = copy.deepcopy(tokenizer)
+    date = "{{ 'wa ' if strftime_now('%d %b %Y') == '26 Jul 2024' else 'wb ' }}"
+    dated.chat_template = date + tokenizer.chat_template
+    started_from = []
+
+    def one_word(model, prompts, end, most, policy=None):
+        started_from.append(prompts[0])
+        return [[tokenizer.convert_tokens_to_ids("wc"), end] for _ in prompts]
+
+    monkeypatch.setattr(anchors_module, "_sample", one_word)
+    anchors = sample_anchors(make_model(constants=RESIDUAL), dated, 2, max_new_tokens=4)
+    wa = tokenizer.convert_tokens_to_ids("wa")
+    assert anchors[0].prompt_ids[0] == wa
+    assert started_from[0][0] == wa
 
 
 def test_few_anchors_are_repeated(tokenizer) -> None:

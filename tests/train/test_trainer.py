@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict, IterableDataset
 from peft import LoraConfig
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
-from transformers import PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel, TrainingArguments
 
 from qadapter import QAdapterForCausalLM, QAdapterTrainer, QAdapterTrainingArguments
 from qadapter.data import PreferenceCollator
@@ -66,6 +66,60 @@ def adapter_state(model: QAdapterForCausalLM) -> dict[str, torch.Tensor]:
 
 def log_of(folder: Path) -> list[dict]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_arguments_of_another_trainer_are_refused_before_the_base_is_loaded(tmp_path: Path) -> None:
+    plain = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(ConfigError, match=r"args is a TrainingArguments(.|\n)*QAdapterTrainingArguments\(\.\.\.\)"):
+        QAdapterTrainer("no-such/base", plain, train_dataset=pairs())
+    plain.beta = 0.2  # type: ignore[attr-defined]  # as DPOConfig has one
+    with pytest.raises(ConfigError, match=r"Arguments\(alpha_0=0.2, alpha_tilde=0.2, "):
+        QAdapterTrainer("no-such/base", plain, train_dataset=pairs())
+
+
+def test_a_base_that_was_resized_in_memory_is_refused(tmp_path: Path, tokenizer) -> None:
+    """As after TRL's `clone_chat_template`: the artifact would name a base that has other weights."""
+    folder = tmp_path / "base"
+    make_base().save_pretrained(folder)
+    base = AutoModelForCausalLM.from_pretrained(folder)
+    QAdapterTrainer(copy.deepcopy(base), arguments(tmp_path / "a"), None, pairs(), None, tokenizer)
+    base.resize_token_embeddings(64)
+    with pytest.raises(ConfigError, match=r"64 tokens in memory and 61 in (.|\n)*train on that folder"):
+        QAdapterTrainer(base, arguments(tmp_path / "a"), None, pairs(), None, tokenizer)
+    base.save_pretrained(tmp_path / "resized")
+    saved = AutoModelForCausalLM.from_pretrained(tmp_path / "resized")
+    QAdapterTrainer(saved, arguments(tmp_path / "a"), None, pairs(), None, tokenizer)
+    base.config.name_or_path = "no-such/base"  # nothing to compare with
+    QAdapterTrainer(base, arguments(tmp_path / "a"), None, pairs(), None, tokenizer)
+
+
+def test_a_base_without_a_name_is_said(tmp_path: Path, tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    QAdapterTrainer(make_base(), arguments(tmp_path / "a"), None, pairs(), None, tokenizer)
+    assert "the base model has no name" in caplog.text
+
+
+def test_an_empty_thought_that_the_template_writes_is_said_once(tmp_path: Path, tokenizer, caplog) -> None:
+    """As in Qwen3's: with thinking each response begins with it, without the generation prompt ends with it."""
+
+    def said(template: str, data: Dataset) -> int:
+        caplog.clear()
+        thinking = copy.deepcopy(tokenizer)
+        thinking.chat_template = template
+        trainer = QAdapterTrainer(make_base(), arguments(tmp_path / "a"), None, data, data, thinking)
+        first = {row["chosen_ids"][0] for row in trainer.train_dataset}
+        assert (first == {thinking.convert_tokens_to_ids("vx")}) == ("vx " in template and "= false" not in template)
+        return caplog.text.count("the chat template begins every response with 'vx vy '")
+
+    template = tokenizer.chat_template.replace(
+        "{{ message['content'] }}", "{% if message.role == 'assistant' %}vx vy {% endif %}{{ message['content'] }}"
+    )
+    prompted = "{% if enable_thinking is defined and not enable_thinking %}vx vy {% endif %}{% endif %}"
+    template = template.removesuffix("{% endif %}") + prompted
+    assert said(template, pairs()) == 1
+    assert said("{% set enable_thinking = false %}" + template, pairs()) == 0, "the way out that is named"
+    assert said(tokenizer.chat_template, pairs()) == 0
+    own = pairs().map(lambda row: {s: [{**row[s][0], "content": "vx vy " + row[s][0]["content"]}] for s in ("chosen",)})
+    assert said(template, own) == 0
 
 
 @pytest.mark.parametrize("total", [8, 7])

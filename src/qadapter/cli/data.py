@@ -95,6 +95,8 @@ def run_check(args: argparse.Namespace) -> int:
         print(f"mixed formats: {mixed}")
     elif pairs:
         print(f"format: {'conversational' if pairs[0].conversational else 'standard (strings)'}")
+    if collected.unread:
+        print(f"columns that were not used: {', '.join(collected.unread)}")
     _print_bad_rows(bad)
     if pairs:
         _print_matches(pairs)

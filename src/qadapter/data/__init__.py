@@ -2,6 +2,7 @@
 
 reading        rows of JSONL, JSON, CSV, Parquet, a hub data set or a `datasets.Dataset`
 formats        what a row means: TRL standard and conversational, HH-RLHF, Q-Adapter chat files, DSP
+columns        fields of no format: ignored, or refused
 pairs          a preference pair, a bad row
 dataset        all pairs of a source, with bad rows reported
 statistics     duplicates, contradictions, lengths
@@ -16,15 +17,19 @@ from .anchors import Anchor, read_anchors, write_anchors
 from .collator import PreferenceCollator
 from .dataset import PAIR_COLUMNS, load_preference_dataset
 from .tokenization import (
+    DAY_OF_PAIRS,
     NoRoomError,
     RefusedByTemplateError,
     TokenizedPair,
     encode_prompt,
     end_of_turn_id,
     tokenize_pair,
+    user_turn_start,
+    written_before_answers,
 )
 
 __all__ = [
+    "DAY_OF_PAIRS",
     "PAIR_COLUMNS",
     "Anchor",
     "NoRoomError",
@@ -36,5 +41,7 @@ __all__ = [
     "load_preference_dataset",
     "read_anchors",
     "tokenize_pair",
+    "user_turn_start",
     "write_anchors",
+    "written_before_answers",
 ]

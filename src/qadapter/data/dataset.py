@@ -9,6 +9,7 @@ from typing import NamedTuple
 import datasets
 
 from ..errors import ConfigError, DataError
+from .columns import unread
 from .formats import is_dsp, row_to_pairs
 from .pairs import BadRow, PreferencePair
 from .reading import Source, describe, read_rows
@@ -29,6 +30,8 @@ class Collected(NamedTuple):
     """Rows read, bad ones included. A DSP row gives several pairs."""
     pairs: list[PreferencePair]
     bad: list[BadRow]
+    unread: list[str]
+    """Columns that hold something and were not used, in the order in which they were met."""
 
 
 def load_preference_dataset(
@@ -75,12 +78,14 @@ def collect_pairs(source: Source, *, split: str = "train", style: str | None = N
     rows, dsp_rows = 0, 0
     pairs: list[PreferencePair] = []
     bad: list[BadRow] = []
+    ignored: dict[str, None] = {}
     for location, row in read_rows(source, split):
         rows += 1
         if isinstance(row, BadRow):
             bad.append(row)
             continue
         dsp_rows += is_dsp(row)
+        ignored |= dict.fromkeys(unread(row, dsp=is_dsp(row)))
         for result in row_to_pairs(row, location, style):
             if isinstance(result, BadRow):
                 bad.append(result)
@@ -88,7 +93,7 @@ def collect_pairs(source: Source, *, split: str = "train", style: str | None = N
                 pairs.append(result)
     if style is not None and not dsp_rows:
         logger.warning("style %r has no effect: no row of %s has responses by style.", style, describe(source))
-    return Collected(rows, pairs, bad)
+    return Collected(rows, pairs, bad, list(ignored))
 
 
 def mixed_formats(pairs: Sequence[PreferencePair]) -> str | None:

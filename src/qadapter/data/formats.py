@@ -6,7 +6,8 @@ implicit, HH-RLHF           chosen, rejected: "\\n\\nHuman: … \\n\\nAssistant:
 implicit, standard          chosen, rejected: strings that begin alike (TRL)
 DSP                         query, responses: {style: text}
 
-A field that is null counts as missing, since that is how a table writes a field that a row does not have.
+A field that is null counts as missing, since that is how a table writes a field that a row does not have. Other fields
+are ignored, but for those that would be missed (columns.py).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DataError
+from .columns import refuse_media, refuse_other_prompt, refuse_other_system
 from .pairs import (
     BadRow,
     Messages,
@@ -36,7 +38,7 @@ def row_to_pairs(row: Mapping[str, Any], location: str, style: str | None = None
     """Detect the format of a row and turn it into pairs.
 
     Args:
-        row: the fields; those of no format are ignored.
+        row: the fields; those of no format are ignored, or refused where they would change what is asked.
         location: where the row was read, such as "train.jsonl:17".
         style: for DSP rows, whose response is chosen. Other rows do not look at it.
 
@@ -46,12 +48,16 @@ def row_to_pairs(row: Mapping[str, Any], location: str, style: str | None = None
     Raises:
         DataError: a DSP row, but no style is given. It is one mistake in the call, not one in each row.
     """
-    if is_dsp(row):
-        return _dsp(row, location, style)
     try:
-        return [_pair(row, location)]
+        refuse_media(row)
+        if not is_dsp(row):
+            pair = _pair(row, location)
+            refuse_other_system(row, pair.prompt)
+            return [pair]
+        refuse_other_system(row, row["query"])
     except RowProblem as problem:
         return [BadRow(location, str(problem))]
+    return _dsp(row, location, style)
 
 
 def is_dsp(row: Mapping[str, Any]) -> bool:
@@ -97,7 +103,10 @@ def _pair(row: Mapping[str, Any], location: str) -> PreferencePair:
         prompt = _field(row, "prompt", (str, list), "text or messages")
         return _explicit_prompt(prompt, chosen, rejected, location)
     if isinstance(chosen, list):
-        return _conversations(checked_messages(chosen, "chosen"), checked_messages(rejected, "rejected"), location)
+        chosen, rejected = checked_messages(chosen, "chosen"), checked_messages(rejected, "rejected")
+    refuse_other_prompt(row, chosen, rejected)
+    if isinstance(chosen, list):
+        return _conversations(chosen, rejected, location)
     if _is_hh(chosen) or _is_hh(rejected):
         return _hh(chosen, rejected, location)
     return _common_prefix(chosen, rejected, location)

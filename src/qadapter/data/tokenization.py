@@ -4,7 +4,8 @@ The prompt's tokens are those that generation will start from; a response ends w
 action of the policy. What a chat template writes after that token (a newline, say) is nobody's action and left out.
 
 Some chat templates write today's date (Llama 3.2). In pairs it is always the same day, so that a run can go on after
-midnight and another day's run sees the same tokens; prompts that are answered get the day they are answered on.
+midnight and another day's run sees the same tokens, and so in anchors; prompts that are answered for a user get the day
+they are answered on.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from transformers import PreTrainedTokenizerBase
 from ..errors import DataError
 
 # What Llama 3's templates write where they are given no clock.
-_DAY_OF_PAIRS = datetime(2024, 7, 26)
+DAY_OF_PAIRS = datetime(2024, 7, 26)
+"""What a chat template takes for today in everything that is trained on."""
 _CLOCK = re.compile(r"strftime_now\(\s*(['\"])(.*?)\1\s*\)")
 
 
@@ -64,7 +66,7 @@ def tokenize_pair(pair: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, m
         DataError: no chat template, or one whose text for prompt + response does not begin with its prompt.
     """
     prompt, conversational = pair["prompt"], not isinstance(pair["prompt"], str)
-    prompt_ids = encode_prompt(prompt, tokenizer, day=_DAY_OF_PAIRS)
+    prompt_ids = encode_prompt(prompt, tokenizer, day=DAY_OF_PAIRS)
     end_id = end_of_turn_id(tokenizer) if conversational else tokenizer.eos_token_id
     response_ids = _encode_conversational_response if conversational else _encode_standard_response
     chosen_ids, rejected_ids = (
@@ -104,8 +106,39 @@ def encode_prompt(
     if isinstance(prompt, str):
         begun = bool(tokenizer.bos_token) and prompt.startswith(tokenizer.bos_token)
         ids = tokenizer(prompt, add_special_tokens=not begun)["input_ids"]
-        return ids[:-1] if len(ids) > 1 and ids[-1] == tokenizer.eos_token_id else ids
+        if begun or len(ids) < 2 or ids[-1] != tokenizer.eos_token_id:
+            return ids
+        # Some tokenizers add an EOS, after which no model goes on. One that the prompt itself ends with stays.
+        own = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        added = _trailing(ids, ids[-1]) > _trailing(own, ids[-1])
+        return ids[:-1] if added else ids
     return _encode_chat(_render(prompt, tokenizer, day, add_generation_prompt=True), tokenizer)
+
+
+def user_turn_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What the chat template writes before the text of the first user's turn, on the day of pairs."""
+    marker = "beginning of turn probe"
+    text = _render([{"role": "user", "content": marker}], tokenizer, DAY_OF_PAIRS, add_generation_prompt=False)
+    return _encode_chat(text.partition(marker)[0], tokenizer)
+
+
+def written_before_answers(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What the chat template writes before an answer's own text and after the prompt that generation starts from.
+
+    Both responses of every pair then begin with it: the empty thought of Qwen3's templates, for example. Empty where
+    there is no such text.
+    """
+    marker = "beginning of answer probe"
+    turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": marker}]
+    prompt = _render(turns[:1], tokenizer, DAY_OF_PAIRS, add_generation_prompt=True)
+    full = _render(turns, tokenizer, DAY_OF_PAIRS, add_generation_prompt=False)
+    before, found, _ = full.removeprefix(prompt).partition(marker)
+    return before if found and full.startswith(prompt) else ""
+
+
+def _trailing(ids: list[int], last: int) -> int:
+    """How often a token stands at the end."""
+    return next((count for count, token in enumerate(reversed(ids)) if token != last), len(ids))
 
 
 def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -131,8 +164,8 @@ def _encode_conversational_response(
     response: list[dict[str, str]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[int]:
-    prompt_text = _render(prompt, tokenizer, _DAY_OF_PAIRS, add_generation_prompt=True)
-    full_text = _render(prompt + response, tokenizer, _DAY_OF_PAIRS, add_generation_prompt=False)
+    prompt_text = _render(prompt, tokenizer, DAY_OF_PAIRS, add_generation_prompt=True)
+    full_text = _render(prompt + response, tokenizer, DAY_OF_PAIRS, add_generation_prompt=False)
     if not full_text.startswith(prompt_text):
         raise DataError(
             "the chat template's text for prompt + response does not begin with its text for the prompt, so the "

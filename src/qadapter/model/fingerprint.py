@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -106,6 +106,13 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     facts = {
         "vocab": sorted(tokenizer.get_vocab().items()),
         "special_tokens": {name: str(token) for name, token in tokenizer.special_tokens_map.items()},
-        "chat_template": tokenizer.chat_template,
+        "chat_template": _with_plain_newlines(tokenizer.chat_template),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _with_plain_newlines(template: Any) -> Any:
+    """A chat template, or several by name, as a file gives it back; to Jinja all line ends are the same."""
+    if isinstance(template, dict):
+        return {name: _with_plain_newlines(one) for name, one in template.items()}
+    return template.replace("\r\n", "\n").replace("\r", "\n") if isinstance(template, str) else template

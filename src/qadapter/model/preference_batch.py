@@ -46,7 +46,7 @@ def preference_batch(
         completion_mask: [2·pairs, tokens] bool, True at the tokens of the response (a contiguous run).
         terminated: [2·pairs] bool, False where a response was cut.
         share_prefix: whether the model's attention can take a pair in one row.
-        window: the size of its sliding attention window, or None.
+        window: the longest row that its attention sees whole, or None for any.
         mask_of: makes the attention mask of packed rows from their segments, as the backbone's attention takes it.
         **backbone_kwargs: go to the backbone as they are.
 
@@ -86,7 +86,7 @@ def _packed(input_ids: Tensor, states: ResponseStates, window: int | None) -> Pa
     if packed is None or window is None or packed.input_ids.shape[1] <= window:
         return packed
     logger.warning_once(
-        f"a pair of {packed.input_ids.shape[1]} tokens is longer than the attention window of {window}; such pairs are "
-        "trained as two rows (slower, same result)."
+        f"a pair of {packed.input_ids.shape[1]} tokens is longer than the {window} that its attention sees; such pairs "
+        "are trained as two rows (slower, same result)."
     )
     return None

@@ -141,10 +141,14 @@ def windows_by_place(base: PreTrainedModel) -> bool:
 
 
 def shortest_window(base: PreTrainedModel) -> int | None:
-    """The size of the model's sliding attention window; None where it attends to everything."""
+    """The longest row of which each token attends to all before it; None where every row is one.
+
+    The size of the sliding window; of GPT-Neo also of the causal mask that it holds itself, for its positions.
+    """
     config = base.config.get_text_config()
-    if windows_by_place(base):
-        return config.window_size
+    if config.model_type == "gpt_neo":
+        positions = config.max_position_embeddings
+        return min(config.window_size, positions) if windows_by_place(base) else positions
     window = getattr(config, "sliding_window", None)
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and not any("sliding" in kind or "chunked" in kind for kind in kinds):

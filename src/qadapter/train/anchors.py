@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ..data import Anchor, encode_prompt, end_of_turn_id
+from ..data import DAY_OF_PAIRS, Anchor, encode_prompt, end_of_turn_id, user_turn_start
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM
 from ..model.plain_decoding import without_recommended_decoding
@@ -56,14 +56,18 @@ def sample_anchors(
     A model that hardly ever ends a user's turn that it began itself gets plain texts instead, with a warning.
 
     Raises:
-        ConfigError: max_length leaves no room for an answer.
+        ConfigError: max_length, or the positions of the base, leave no room for an answer.
     """
     model.eval()
     torch.manual_seed(seed)
-    conversations = (count + 1) // 2 if tokenizer.chat_template and _turn_start(tokenizer) else 0
+    positions = model.max_positions
+    start = user_turn_start(tokenizer) if tokenizer.chat_template else []
+    chats = bool(start) and (positions is None or len(start) + _TURN_TOKENS <= positions)
+    conversations = (count + 1) // 2 if chats else 0
     anchors: list[Anchor] = []
     tried = 0
-    room = None if max_length is None else max_length - 1
+    limits = [None if max_length is None else max_length - 1, None if positions is None else positions - max_new_tokens]
+    room = min((limit for limit in limits if limit is not None), default=None)
     while len(anchors) < count:
         if len(anchors) < conversations and tried > _TRIES * (conversations + _BATCH):
             logger.warning(
@@ -74,14 +78,15 @@ def sample_anchors(
             conversations = len(anchors)
         chat = len(anchors) < conversations
         wanted = (conversations if chat else count) - len(anchors)
-        prompts = _user_turns(model, tokenizer) if chat else _openings(model, tokenizer)
-        prompts = [prompt for prompt in prompts if room is None or len(prompt) <= room]
-        if not chat and not prompts:
+        if not chat and room is not None and len(_opening(tokenizer)) + _OPENING_TOKENS > room:
+            of_base = f", the base has {positions} positions, answers up to {max_new_tokens}" if positions else ""
             raise ConfigError(
-                f"the beginning of a plain text has {_OPENING_TOKENS} tokens and max_length is {max_length}: no room "
-                "for an answer.",
+                f"the beginning of a plain text has {_OPENING_TOKENS} tokens and max_length is {max_length}{of_base}: "
+                "no room for an answer.",
                 hint="raise max_length, or train without anchors (anchors: 0)",
             )
+        prompts = _user_turns(model, tokenizer) if chat else _openings(model, tokenizer)
+        prompts = [prompt for prompt in prompts if room is None or len(prompt) <= room]
         tried += _BATCH
         end = end_of_turn_id(tokenizer) if chat else tokenizer.eos_token_id
         anchors += _answered(model, prompts[:wanted], end, max_new_tokens, answered_by)
@@ -92,25 +97,24 @@ def sample_anchors(
 
 def _user_turns(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """Prompts whose only user turn the model wrote; those that did not end are left out."""
-    start, end = _turn_start(tokenizer), end_of_turn_id(tokenizer)
+    start, end = user_turn_start(tokenizer), end_of_turn_id(tokenizer)
     turns = []
     for ids in _sample(model, [start] * _BATCH, end, _TURN_TOKENS):
         content = tokenizer.decode(ids, skip_special_tokens=True).strip()
         if ids[-1] == end and content:
-            turns.append(encode_prompt([{"role": "user", "content": content}], tokenizer))
+            # On another day a resumed run must see the same prompts.
+            turns.append(encode_prompt([{"role": "user", "content": content}], tokenizer, day=DAY_OF_PAIRS))
     return turns
 
 
-def _turn_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """What the chat template writes before the text of the first user's turn."""
-    marker = "beginning of turn probe"
-    text = tokenizer.apply_chat_template([{"role": "user", "content": marker}], tokenize=False)
-    return tokenizer(text.partition(marker)[0], add_special_tokens=False)["input_ids"]
+def _opening(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What a plain text begins with: a BOS, or a line break."""
+    return encode_prompt("", tokenizer) or encode_prompt("\n", tokenizer)
 
 
 def _openings(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
     """The first tokens of plain texts."""
-    start = encode_prompt("", tokenizer) or encode_prompt("\n", tokenizer)
+    start = _opening(tokenizer)
     return [start + ids for ids in _sample(model, [start] * _BATCH, None, _OPENING_TOKENS)]
 
 

@@ -194,3 +194,22 @@ class QAdapterTrainingArguments(TrainingArguments):
         return lora_config(
             **{name: getattr(self, f"lora_{name}") for name in ("r", "alpha", "dropout", "target_modules")}
         )
+
+
+def own_arguments(args: TrainingArguments | None) -> QAdapterTrainingArguments:
+    """What a trainer was given as `args`; the defaults where it was given none.
+
+    Raises:
+        ConfigError: the arguments of another trainer, such as TRL's `DPOConfig`: they lack the method's constants.
+    """
+    if args is None:
+        return QAdapterTrainingArguments(output_dir="q-adapter")
+    if isinstance(args, QAdapterTrainingArguments):
+        return args
+    beta = getattr(args, "beta", None)
+    constants = "..." if beta is None else f"alpha_0={beta}, alpha_tilde={beta}, ..."
+    raise ConfigError(
+        f"args is a {type(args).__name__}, which has no constants of Q-Adapter.",
+        hint=f"give QAdapterTrainingArguments({constants}): it takes the fields of TrainingArguments, and DPO's beta "
+        "is alpha_0 = alpha_tilde",
+    )

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data import PAIR_COLUMNS, load_preference_dataset
+from ..data import PAIR_COLUMNS, load_preference_dataset, written_before_answers
 from ..errors import DataError
 from ..model.positions import refuse_beyond, usable_positions
 from .arguments import QAdapterTrainingArguments
 from .dataset import longest_pair, tokenize_dataset
+
+logger = logging.getLogger(__name__)
 
 
 def token_rows(
@@ -39,11 +42,29 @@ def token_rows(
     if not isinstance(source, Dataset) or source.column_names != PAIR_COLUMNS:
         source = load_preference_dataset(source, split=split, on_bad_row=args.on_bad_row)
     rows = tokenize_dataset(source, tokenizer, max_length=args.max_length, on_bad_row=args.on_bad_row)
+    if split == "train":
+        _warn_of_text_of_no_row(source, tokenizer)
     refuse_more_tokens_than_positions(rows, usable_positions(base))
     embedding = base.get_input_embeddings()
     # Its weight may be sharded, and empty here.
     refuse_unknown_tokens(rows, getattr(embedding, "base_layer", embedding).num_embeddings)
     return rows
+
+
+def _warn_of_text_of_no_row(pairs: Dataset, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Say what the chat template makes both responses begin with, where the rows themselves do not."""
+    if isinstance(pairs[0]["prompt"], str) or not (text := written_before_answers(tokenizer)).strip():
+        return
+    opening = text.split()[0]
+    without = sum(opening not in row["chosen"][-1]["content"] for row in pairs)
+    if without:
+        logger.warning(
+            "the chat template begins every response with %r, which %d of %d chosen responses do not hold: these "
+            "tokens are trained as actions of both sides, and generation starts before them. To keep them out, give "
+            "the tokenizer a chat template whose generation prompt ends with them (for Qwen3: put "
+            "{%%- set enable_thinking = false %%} before it) as processing_class, or in a copy of the base's folder.",
+            text, without, len(pairs),
+        )  # fmt: skip
 
 
 def are_token_rows(source: Any) -> bool:

@@ -29,7 +29,7 @@ from ..data import Anchor, PreferenceCollator
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from .anchors import sample_anchors
-from .arguments import QAdapterTrainingArguments
+from .arguments import QAdapterTrainingArguments, own_arguments
 from .base_cache import BaseCache
 from .base_cache_build import base_cache, default_cache_dir, fill
 from .cached_collator import PAIR_INDEX, CachedCollator
@@ -41,6 +41,7 @@ from .metrics import preference_metrics
 from .precision import refuse_float16
 from .processes import from_main_process
 from .sampler import LengthGroupedSampler
+from .stored_base import check_stored_base
 from .token_rows import are_token_rows, token_rows
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class QAdapterTrainer(CheckpointingTrainer):
         peft_config: LoraConfig | None = None,
         anchors: Sequence[Anchor] | None = None,
     ) -> None:
-        args = args or QAdapterTrainingArguments(output_dir="q-adapter")
+        args = own_arguments(args)
         if args.world_size == 1 and args.n_gpu > 1:
             # transformers would wrap the model in DataParallel, which splits a batch between chosen and rejected.
             args._n_gpu = 1
@@ -98,6 +99,7 @@ class QAdapterTrainer(CheckpointingTrainer):
         tokenizer = processing_class or load_base_tokenizer(name)
         base = model.base if isinstance(model, QAdapterForCausalLM) else model
         refuse_float16(base.dtype)
+        check_stored_base(base)
 
         def tokenized(source: Any, split: str) -> Any:
             return None if source is None else token_rows(source, tokenizer, base, args, split=split)
