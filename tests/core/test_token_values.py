@@ -168,7 +168,7 @@ def test_with_kept_states_the_heads_product_is_taken_once(
     residual_q = residual_q_function(parametrization, alpha_tilde)
     base = base_states(h0, lm_head, actions, keep_hidden=True)
     products, product = [], LMHead._product
-    monkeypatch.setattr(LMHead, "_product", lambda self, hidden: products.append(1) or product(self, hidden))
+    monkeypatch.setattr(LMHead, "_product", lambda *of: products.append(1) or product(*of))
     token_values(h1, base, lm_head, actions, residual_q=residual_q, alpha_0=alpha_0, alpha_tilde=alpha_tilde)
     capped = head == "softcap" and policy_mixture(residual_q, alpha_0=alpha_0, alpha_tilde=alpha_tilde).base != 0
     assert len(products) == (2 if capped else 1)

@@ -59,9 +59,9 @@ def test_the_head_reads_many_states_at_a_time(monkeypatch: pytest.MonkeyPatch) -
     model = make_model(constants=RESIDUAL)
     product, states = LMHead._product, []
 
-    def counted(head: LMHead, hidden: torch.Tensor) -> torch.Tensor:
+    def counted(head: LMHead, hidden: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
         states.append(hidden.shape[1])
-        return product(head, hidden)
+        return product(head, hidden, dtype)
 
     monkeypatch.setattr(LMHead, "_product", counted)
     mixture = model.constants.mixture(0.5)
