@@ -68,6 +68,8 @@ def test_everything_in_one_run(
 
     # What scripts read.
     assert result["dtype"] == "float32"
+    constants = json.loads((trained / "qadapter_config.json").read_text())["constants"]
+    assert result["dial_from_base"] == (constants["alpha_0"] == constants["alpha_tilde"])
     assert result["preference"]["accuracy"] == full["preference"]["accuracy"]
     assert result["preference"]["pairs"] == 24
     assert result["retention"]["kl_to_base"] == full["retention"]["kl_to_base"] > half["retention"]["kl_to_base"] > 0

@@ -673,6 +673,7 @@ def test_a_dial_that_does_not_begin_at_the_base_is_not_joined_with_it(
         dial = Dial(points, line["dial_from_base"])
         assert line["area"] == pytest.approx(area_under(dial, results["x_limit"], SQUARE_ROOT))
         assert line["area_by_seed"] == pytest.approx([line["area"]])
+        assert line["intervals"]["area"]["low"] <= line["area"] <= line["intervals"]["area"]["high"]
 
 
 @pytest.mark.parametrize("name", ["results.json", "frontier.png", "results.md", "report.html"])
