@@ -56,6 +56,17 @@ def test_who_shares(family: str, shared: bool, caplog: pytest.LogCaptureFixture)
     assert [shape[0] for shape in shapes] == ([3, 3] if shared else [6, 6])
 
 
+def loss_of_rows(config: transformers.PretrainedConfig, batch: dict[str, torch.Tensor], rows: int) -> torch.Tensor:
+    """The loss of each pair, read in so many rows by each policy; the same as with two rows a pair."""
+    model = model_from_config(config)
+    shapes = rows_seen(model)
+    together = model(**batch)
+    assert [shape[0] for shape in shapes] == [rows, rows]
+    model.share_prefix = False
+    torch.testing.assert_close(together.pair_loss, model(**batch).pair_loss, rtol=1e-4, atol=1e-5)
+    return together.pair_loss
+
+
 def test_local_layers_of_gpt_neo_keep_two_rows() -> None:
     """They mask by the place in the row: the rejected response would lose its prompt, without a word."""
     config = transformers.GPTNeoConfig(
@@ -65,13 +76,7 @@ def test_local_layers_of_gpt_neo_keep_two_rows() -> None:
     batch, found = make_batch(), []
     for window, rows in ((5, 6), (64, 3)):
         config.window_size = window
-        model = model_from_config(config)
-        shapes = rows_seen(model)
-        together = model(**batch)
-        assert [shape[0] for shape in shapes] == [rows, rows]
-        model.share_prefix = False
-        torch.testing.assert_close(together.pair_loss, model(**batch).pair_loss, rtol=1e-4, atol=1e-5)
-        found.append(together.pair_loss)
+        found.append(loss_of_rows(config, batch, rows))
     assert not torch.allclose(*found), "the window matters"
 
 
@@ -84,12 +89,7 @@ def test_a_packed_row_beyond_the_mask_of_gpt_neo_is_two_rows() -> None:
     batch = make_batch()
     for positions, rows in ((128, 3), (batch["input_ids"].shape[1], 6)):
         config.max_position_embeddings = positions
-        model = model_from_config(config)
-        shapes = rows_seen(model)
-        together = model(**batch)
-        assert [shape[0] for shape in shapes] == [rows, rows]
-        model.share_prefix = False
-        torch.testing.assert_close(together.pair_loss, model(**batch).pair_loss, rtol=1e-4, atol=1e-5)
+        loss_of_rows(config, batch, rows)
 
 
 def test_convolutions_keep_two_rows(caplog: pytest.LogCaptureFixture) -> None:

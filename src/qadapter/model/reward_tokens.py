@@ -73,8 +73,9 @@ def reward_ids(
     if token_ids and tokenizer.decode(token_ids, skip_special_tokens=True).strip() == text.strip():
         # With the white space at its begin, and parted as the policy parts it.
         ids = list(token_ids[:-1] if finished else token_ids)
-    tail = turn_tail(tokenizer) if trained_on == CONVERSATIONS else []
-    return pair.prompt_ids + ids + ([end, *tail] if finished else [])
+    if finished:
+        ids += [end, *(turn_tail(tokenizer) if trained_on == CONVERSATIONS else [])]
+    return pair.prompt_ids + ids
 
 
 def turn_tail(tokenizer: PreTrainedTokenizerBase) -> list[int]:
