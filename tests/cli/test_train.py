@@ -66,6 +66,47 @@ def test_the_run_says_where_it_is_saved_and_what_comes_next(
     assert all(weight.dtype == torch.float32 for weight in load_file(out / WEIGHTS).values())
 
 
+THINKING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}(no thought)\n{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}(no thought)\n{% endif %}{% endif %}"
+)
+"""As Qwen3's: an answer begins with an empty thought, a prompt ends with it where it is told not to think."""
+
+
+def test_the_adapter_keeps_what_its_chat_template_was_told(
+    tiny_base: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, out, told = tmp_path / "base", tmp_path / "out", '{"enable_thinking": false}'
+    shutil.copytree(tiny_base, base)
+    tokenizer = load_base_tokenizer(base)
+    tokenizer.chat_template = THINKING
+    tokenizer.save_pretrained(base)
+    flags = ["train", "--model", str(base), "--train-file", str(pairs_file), "--use-cpu", "--max-length", "96"]
+    flags += ["--dtype", "float32", "--anchors", "0", "--max-steps", "2"]
+    for name, more, warned in (("plain", [], True), ("out", ["--chat-template-kwargs", told], False)):
+        assert main([*flags, *more, "--output-dir", str(tmp_path / name)]) == 0
+        assert ("begins every response with '(no thought)" in capsys.readouterr().err) is warned
+    chat = [{"role": "user", "content": "Hello."}]
+    prompt = load_tokenizer(out).apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert prompt.endswith("assistant\n(no thought)\n")
+    assert yaml.safe_load((out / "config.yaml").read_text())["chat_template_kwargs"] == {"enable_thinking": False}
+    again = [*flags, "--output-dir", str(out), "--resume"]
+    assert "chat_template_kwargs" in refused([*again, "--chat-template-kwargs", '{"enable_thinking": true}'], capsys)
+    assert main([*again, "--chat-template-kwargs", '{"enable_thinking":false}']) == 0, "the same, spelled otherwise"
+    assert main(again) == 0, "what is not said anew stays"
+    capsys.readouterr()
+    check = ["data", "check", str(pairs_file), "--chat-template-kwargs", told]
+    assert "no tokenizer was given" in refused(check, capsys)
+    assert main([*check, "--tokenizer", str(base), "--preview", "1"]) == 0
+    prompt_shown = capsys.readouterr().out.partition("Is the")[2]
+    assert prompt_shown.count("thought") == 1, "in the prompt, and so in neither response"
+    wrong = ["--chat-template-kwargs", '{"enable_thinkin": false}', "--output-dir", str(tmp_path / "wrong")]
+    assert "no variable 'enable_thinkin' (did you mean 'enable_thinking'?)" in refused([*flags, *wrong], capsys)
+    wrong[1] = "enable_thinking=false"
+    assert "on a command line as JSON" in refused([*flags, *wrong], capsys)
+
+
 def test_cache_base(tiny_base: Path, pairs_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two runs of two epochs with one cache: the second finds it, and both end where a run without ends."""
     cache, weights, said = tmp_path / "cache", [], []

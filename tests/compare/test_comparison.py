@@ -558,7 +558,7 @@ def test_weights_are_interpolated_where_that_is_asked_for(values: Values, preten
     assert logits[1]["x"]["value"] != pytest.approx(weights[1]["x"]["value"], rel=1e-3)
     plan = make_plan(*build(TYPES, values(methods=methods)))
     model = QAdapterForCausalLM.from_pretrained(pretended[0].output_dir, dtype="float32")
-    _, tokenizer = model, running.load_base_tokenizer(plan.common.model)
+    tokenizer = plan.common.tokenizer()
     base = measure_policy(model, tokenizer, plan.evaluation, strength=0.0, inputs=plan.inputs)
     with scaled_adapter(model, 0.5):
         record = measure_policy(model, tokenizer, plan.evaluation, strength=1.0, base=base, inputs=plan.inputs)

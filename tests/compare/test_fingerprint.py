@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from qadapter.compare.fingerprint import benchmark_inputs, evaluation_inputs
+from qadapter.baselines import CommonArguments, TrainingJob
+from qadapter.baselines.content import content_of_base
+from qadapter.compare.fingerprint import benchmark_inputs, evaluation_inputs, training_inputs
 from qadapter.evaluate import EvaluationArguments, local_tasks
 from qadapter.evaluate.judges import JudgeArguments
 
@@ -91,3 +93,17 @@ def test_another_file_of_judgments_tells_a_changed_server(tmp_path: Path, monkey
 def test_without_a_server_its_judgments_do_not_count() -> None:
     no_server = {"judge_endpoint": None, "judge_model": None}
     assert judged_by_a_server(**no_server, judge_cache="a.jsonl") == judged_by_a_server(**no_server)
+
+
+def test_what_the_chat_template_is_told_counts_and_nothing_told_is_as_before() -> None:
+    def of_training(common: CommonArguments) -> dict[str, object]:
+        return training_inputs(TrainingJob("dpo", {}, common, "", 0), {})
+
+    plain, told = (
+        CommonArguments(train_file="pairs.jsonl", dtype="float32", chat_template_kwargs=variables)
+        for variables in ({}, {"enable_thinking": False})
+    )
+    assert "chat_template_kwargs" not in of_training(plain)["common"], "finished jobs of earlier versions stay finished"
+    assert of_training(told) != of_training(plain)
+    assert content_of_base(plain) == [plain.model, None, "float32"]
+    assert content_of_base(told) != content_of_base(plain)

@@ -292,7 +292,8 @@ def explicit(**fields: Any) -> dict[str, Any]:
         ),
         (
             explicit() | {"chat_template_kwargs": {"enable_thinking": False}},
-            "'chat_template_kwargs' would change the prompt that the chat template writes, and is not supported",
+            "'chat_template_kwargs' would change the prompt that the chat template writes, and is not supported "
+            "for one row; the option of that name is for all",
         ),
         (
             explicit(chosen=[A | {"reasoning_content": "hm"}]),

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from peft import LoraConfig
-from transformers import SchedulerType
+from transformers import PreTrainedTokenizerBase, SchedulerType
 
+from ..data import checked_variables
 from ..errors import ConfigError, did_you_mean
-from ..model import DEFAULT_MODEL, lora_config, machine_dtype, training_device
+from ..model import DEFAULT_MODEL, load_base_tokenizer, lora_config, machine_dtype, training_device
 
 # The frozen weights are multiplied as they are stored, so float16 would need a scaled loss.
 _DTYPES = ("bfloat16", "float32")
@@ -32,6 +33,10 @@ class CommonArguments:
     )
     train_file: str = _meaning("preference pairs: .jsonl, .json, .csv, .parquet, or a hub data set id", "")
     style: str | None = _meaning("for DSP raw records: the style whose response is chosen")
+    chat_template_kwargs: dict[str, Any] | None = field(
+        default=None,
+        metadata={"help": "values for variables of the chat template, such as {enable_thinking: false} for Qwen3"},
+    )
     on_bad_row: str = _meaning("what to do about bad rows of data: stop or skip", "stop")
     train_pairs: int | None = _meaning("pairs to train on: the first after a shuffle (default: all)")
     data_seed: int = _meaning("seed of that shuffle; the same pairs for every run", 0)
@@ -52,6 +57,7 @@ class CommonArguments:
     use_cpu: bool = _meaning("train on the CPU even where there is a GPU", False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "chat_template_kwargs", checked_variables(self.chat_template_kwargs))
         if not self.train_file:
             raise ConfigError("train_file is required", hint="a file of preference pairs; see `qadapter data check`")
         if not self.dtype:
@@ -73,6 +79,10 @@ class CommonArguments:
             raise ConfigError(f"lr_scheduler_type {self.lr_scheduler_type!r} is unknown{near}")
         if not self.num_train_epochs > 0:
             raise ConfigError(f"num_train_epochs must be above 0, got {self.num_train_epochs}")
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base's tokenizer. Raises `ConfigError` or `DataError` where it cannot be had."""
+        return load_base_tokenizer(self.model, revision=self.revision, chat_template_kwargs=self.chat_template_kwargs)
 
     @property
     def lora_config(self) -> LoraConfig:

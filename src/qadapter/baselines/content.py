@@ -1,11 +1,14 @@
-"""Files that determine a result, by what they hold instead of where they lie."""
+"""What determines a result: files by what they hold instead of where they lie."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from .arguments import CommonArguments
 
 
 def content_of(value: Any) -> Any:
@@ -29,6 +32,19 @@ def content_of(value: Any) -> Any:
                 if one.is_file() and not any(part.startswith(".") for part in one.relative_to(path).parts)
             }
     return value
+
+
+def content_of_base(common: CommonArguments) -> list[Any]:
+    """What determines the base policy and the prompts that it is given."""
+    known = [content_of(common.model), common.revision, common.dtype]
+    # Only where there are any, so that what was finished without them stays so.
+    return known if common.chat_template_kwargs is None else [*known, common.chat_template_kwargs]
+
+
+def content_of_common(common: CommonArguments) -> dict[str, Any]:
+    """What determines a result of the common arguments, with the base by its content."""
+    known = {**dataclasses.asdict(common), "model": content_of(common.model)}
+    return {name: value for name, value in known.items() if (name, value) != ("chat_template_kwargs", None)}
 
 
 def _hash_of(path: Path) -> dict[str, str]:

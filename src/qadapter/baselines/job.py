@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from .. import __version__
-from ..model import load_base_tokenizer
 from ..model.loading import load_base_config
 from ..model.positions import positions_of
 from ..train import usable_pairs
@@ -94,7 +93,7 @@ def run_job(job: TrainingJob) -> TrainingFacts:
     code, libraries = code_digest(), library_versions()
     method, output_dir = method_of(job.method), Path(job.output_dir)
     hyperparameters = check_job(job.method, job.hyperparameters, job.common)
-    tokenizer = load_base_tokenizer(job.common.model, revision=job.common.revision)
+    tokenizer = job.common.tokenizer()
     common = job.common
     if torch.cuda.is_initialized():
         # Without tensors so far there is no peak to forget.

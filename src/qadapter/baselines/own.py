@@ -17,7 +17,7 @@ from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, sample_
 from ..train.arguments import check_anchors
 from ..train.memory import release_memory
 from .arguments import CommonArguments
-from .content import content_of
+from .content import content_of_base
 from .method import Hyperparameter, Method, Run, Trained, optimization, trained_parameters
 from .policy import base_policy, plain_base
 from .shared_file import digest_of, made_once
@@ -51,7 +51,7 @@ def _anchors(run: Run, count: int | None) -> tuple[list[Anchor], dict[str, float
     if not count:
         return [], {}
     common = run.common
-    inputs = ["anchors", content_of(common.model), common.revision, common.dtype, common.max_length, count, run.seed]
+    inputs = ["anchors", *content_of_base(common), common.max_length, count, run.seed]
 
     def make(folder: Path) -> None:
         model = base_policy(run.common)

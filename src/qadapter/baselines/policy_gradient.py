@@ -7,7 +7,6 @@ Source: Ahmadian et al., Back to Basics (arXiv 2402.14740).
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import logging
@@ -24,7 +23,7 @@ from ..model.positions import positions_of
 from ..model.reward_classifier import reward_classifier, reward_tokenizer
 from ..model.reward_tokens import noted_training
 from .arguments import CommonArguments
-from .content import content_of
+from .content import content_of_common
 from .method import Hyperparameter, Method, Run, Trained, optimization
 from .reward_function import RewardFunction
 from .reward_model import REWARD, train_reward_model, what_it_reads
@@ -116,7 +115,7 @@ def _own_reward_model(run: Run) -> tuple[Path, dict[str, float]]:
     reward_run = run._replace(
         hyperparameters={"learning_rate": run.hyperparameters["reward_learning_rate"], "num_train_epochs": None}
     )
-    common = {**dataclasses.asdict(run.common), "model": content_of(run.common.model)}
+    common = content_of_common(run.common)
     inputs = [common, dict(reward_run.hyperparameters), run.seed, run.pairs.to_list()]
 
     def make(folder: Path) -> None:

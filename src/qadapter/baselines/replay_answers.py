@@ -17,7 +17,7 @@ from ..data.reading import read_rows
 from ..errors import DataError
 from ..generate import answer_prompts, chat_input
 from ..train.memory import release_memory
-from .content import content_of
+from .content import content_of_base
 from .method import Hyperparameter, Run
 from .policy import base_policy
 from .shared_file import digest_of, made_once
@@ -58,7 +58,7 @@ def replay_answers(run: Run, count: int) -> tuple[list[ReplayAnswer], float]:
     prompts = _prompts(run)
     asked = [prompts[index % len(prompts)] for index in range(count)]
     inputs = {
-        "model": [content_of(common.model), common.revision, common.dtype],
+        "model": content_of_base(common),
         "prompts": list(asked),
         "decoding": [own["replay_temperature"], own["replay_max_new_tokens"], common.max_length],
         "seed": run.seed if own["replay_temperature"] > 0 else None,

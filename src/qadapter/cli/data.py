@@ -50,6 +50,11 @@ def add_parser(subparsers: Any) -> None:
         "check", parents=[source], help="count pairs, bad rows and repetitions; show lengths and tokens"
     )
     check.add_argument("--tokenizer", metavar="ID|DIR", help="count lengths in tokens and show a preview of them")
+    check.add_argument(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        help="values for variables of the chat template, as `qadapter train` takes them",
+    )
     check.add_argument("--max-length", type=_positive, metavar="N", help="length limit of prompt + response, in tokens")
     check.add_argument(
         "--preview", type=_count, default=2, metavar="N", help="pairs shown as tokens (default: %(default)s)"
@@ -70,10 +75,15 @@ def run_check(args: argparse.Namespace) -> int:
 
     Raises:
         DataError: the source as a whole cannot be read, or the tokenizer cannot write conversations.
-        ConfigError: --max-length without --tokenizer.
+        ConfigError: --max-length or --chat-template-kwargs without --tokenizer, or the latter is refused.
     """
     if args.max_length is not None and args.tokenizer is None:
         raise ConfigError("--max-length counts tokens, but no tokenizer was given.", hint="add --tokenizer ID|DIR")
+    if args.chat_template_kwargs is not None and args.tokenizer is None:
+        raise ConfigError(
+            "--chat-template-kwargs is for a tokenizer's template, but no tokenizer was given.",
+            hint="add --tokenizer ID|DIR",
+        )
     from ..data.dataset import collect_pairs, mixed_formats
     from ..data.statistics import token_lengths, word_lengths
 
@@ -84,7 +94,7 @@ def run_check(args: argparse.Namespace) -> int:
     if args.tokenizer is not None:
         from ..model import load_base_tokenizer
 
-        tokenizer = load_base_tokenizer(args.tokenizer)
+        tokenizer = load_base_tokenizer(args.tokenizer, chat_template_kwargs=args.chat_template_kwargs)
         tokenized = _tokenize(pairs, tokenizer, args.max_length)
         bad += tokenized.bad
 

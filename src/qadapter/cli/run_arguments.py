@@ -9,6 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from ..data import checked_variables
 from ..errors import ConfigError
 from ..model import DEFAULT_MODEL
 from ..model.quantization import LOAD_IN
@@ -54,9 +55,17 @@ class RunArguments:
     device_map: str | None = _meaning("the device that the base is loaded to, such as cuda:1; one has to hold it all")
     revision: str | None = _meaning("branch, tag or commit of the model on the hub")
     trust_remote_code: bool = _meaning("run code that comes with the model", False)
+    chat_template_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={
+            "help": "values for variables of the chat template, kept with the adapter: a JSON object, such as "
+            "'{\"enable_thinking\": false}' for Qwen3"
+        },
+    )
     attn_implementation: str | None = _meaning("attention of the base model: sdpa, eager, flash_attention_2, ...")
 
     def __post_init__(self) -> None:
+        self.chat_template_kwargs = checked_variables(self.chat_template_kwargs)
         if not self.train_file:
             raise ConfigError("--train-file is required", hint="a file of preference pairs; see `qadapter data check`")
         if self.resume and self.overwrite:
@@ -102,7 +111,7 @@ MAY_CHANGE_ON_RESUME = {
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "model": ("model", "revision", "dtype", "load_in", "device_map", "attn_implementation", "trust_remote_code"),
-    "data": ("train_file", "eval_file", "eval_split", "style", "max_length", "on_bad_row"),
+    "data": ("train_file", "eval_file", "eval_split", "style", "chat_template_kwargs", "max_length", "on_bad_row"),
     "run": ("output_dir", "config", "resume", "overwrite", "seed", "launch", "num_processes"),
     "method": (
         *("preset", "parametrization", "alpha_0", "alpha_tilde", "gamma", "chi2_coef", "sft_coef"),

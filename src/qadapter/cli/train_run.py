@@ -61,7 +61,10 @@ def train(argv: Sequence[str]) -> int:
     run, training = plan.run, plan.training
     output_dir = plan.output_dir
     train_dataset, eval_dataset = _datasets(run, training)
-    tokenizer = load_base_tokenizer(run.model, revision=run.revision, trust_remote_code=run.trust_remote_code)
+    tokenizer = load_base_tokenizer(
+        run.model, revision=run.revision, trust_remote_code=run.trust_remote_code,
+        chat_template_kwargs=run.chat_template_kwargs,
+    )  # fmt: skip
     if eval_dataset is not None and training.on_bad_row == "skip":
         # Before the trainer skips them: what is written and counted is what is measured.
         eval_dataset = usable_pairs(eval_dataset, tokenizer, max_length=training.max_length, on_bad_row="skip")
@@ -161,6 +164,7 @@ def plan_run(argv: Sequence[str]) -> Plan:
         raise ConfigError(f"--eval-strategy {training.eval_strategy.value} needs --eval-file or --eval-split.")
     resolved = {**default_values(), **saved, **given}
     resolved |= {name: getattr(training, name) for name in (*PRESETS[training.preset], "pairs_per_step")}
+    resolved["chat_template_kwargs"] = run.chat_template_kwargs
     run.dtype = resolved["dtype"] = run.dtype or machine_dtype("bfloat16", training.device.type)
     checkpoint = None
     if not run.resume:

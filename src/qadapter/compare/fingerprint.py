@@ -12,7 +12,7 @@ from typing import Any
 from datasets import Dataset
 
 from ..baselines import METHODS, TrainingJob, checked_hyperparameters
-from ..baselines.content import content_of
+from ..baselines.content import content_of, content_of_common
 from ..baselines.shared_file import digest_of
 from ..evaluate import EvaluationArguments
 from ..evaluate.judges import JudgeArguments
@@ -61,7 +61,7 @@ def training_inputs(job: TrainingJob, pairs: Mapping[str, Any]) -> dict[str, Any
         "method": job.method,
         "hyperparameters": _with_content(hyperparameters),
         "common": _with_content(
-            {name: value for name, value in dataclasses.asdict(job.common).items() if name not in _OF_PAIRS}
+            {name: value for name, value in content_of_common(job.common).items() if name not in _OF_PAIRS}
         ),
         "pairs": dict(pairs),
         "seed": job.seed,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 
 from ..baselines import CommonArguments, TrainingJob
-from ..baselines.content import content_of
+from ..baselines.content import content_of_base
 from ..baselines.training_pairs import training_pairs
 from ..data import encode_prompt
 from ..errors import ConfigError, MissingExtraError
@@ -24,7 +24,6 @@ from ..evaluate import EvaluationArguments, EvaluationInputs, read_inputs
 from ..evaluate.judges import Judge, JudgeArguments, make_judges
 from ..evaluate.plots import subplots
 from ..evaluate.tasks import errors_alone
-from ..model import load_base_tokenizer
 from ..model.loading import load_base_config
 from ..model.positions import positions_of
 from ..train import tokenize_dataset
@@ -78,8 +77,9 @@ class Plan:
     @property
     def base_name(self) -> str:
         """Of the file of the base's record."""
-        model = [content_of(self.common.model), self.common.revision, self.common.dtype]
-        return job_name(["measure", "base"], [model, self.evaluation_inputs, self.benchmark_inputs])
+        return job_name(
+            ["measure", "base"], [content_of_base(self.common), self.evaluation_inputs, self.benchmark_inputs]
+        )
 
     def record_name(self, run: PlannedRun, line: Line, strength: float) -> str:
         """Of the file of a policy's record. What was trained is the same policy under every interpolation."""
@@ -116,7 +116,7 @@ def make_plan(
     if find_spec("trl") is None and any(line.method != "qadapter" for line in lines):
         raise MissingExtraError("trl", "baselines", "training a baseline")
     evaluation = dataclasses.replace(evaluation, preference_file=arguments.eval_file)
-    tokenizer = load_base_tokenizer(common.model, revision=common.revision)
+    tokenizer = common.tokenizer()
     positions = positions_of(load_base_config(common.model, revision=common.revision))
     inputs = read_inputs(evaluation, tokenizer, positions=positions)
     if arguments.frontier_x == "tasks" and not inputs.tasks:

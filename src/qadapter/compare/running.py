@@ -17,7 +17,7 @@ from ..baselines import base_policy, run_in_process, scaled_adapter
 from ..errors import QAdapterError
 from ..evaluate import is_finite, measure_benchmarks, measure_policy
 from ..evaluate.judges import SAME_TEXT
-from ..model import QAdapterForCausalLM, load_base_tokenizer
+from ..model import QAdapterForCausalLM
 from ..model.artifact_folder import CONFIG_FILE
 from ..train.memory import release_memory
 from .axes import forgetting, gained
@@ -237,7 +237,7 @@ class _Workshop:
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        return load_base_tokenizer(self.plan.common.model, revision=self.plan.common.revision)
+        return self.plan.common.tokenizer()
 
     def _placed(self, model: QAdapterForCausalLM) -> QAdapterForCausalLM:
         return model.to("cuda") if torch.cuda.is_available() and not self.plan.common.use_cpu else model

@@ -7,6 +7,7 @@ pairs          a preference pair, a bad row
 dataset        all pairs of a source, with bad rows reported
 statistics     duplicates, contradictions, lengths
 tokenization   text to tokens with an exact prompt/response boundary
+template_variables  values of a chat template's variables, fixed in it
 anchors        answers of the base, without a preference
 whole_file     files that are written whole or not at all
 preview        tokens shown on a terminal
@@ -16,6 +17,7 @@ collator       padded batches
 from .anchors import Anchor, read_anchors, write_anchors
 from .collator import PreferenceCollator
 from .dataset import PAIR_COLUMNS, load_preference_dataset
+from .template_variables import checked_variables, fix_variables
 from .tokenization import (
     DAY_OF_PAIRS,
     NoRoomError,
@@ -36,8 +38,10 @@ __all__ = [
     "PreferenceCollator",
     "RefusedByTemplateError",
     "TokenizedPair",
+    "checked_variables",
     "encode_prompt",
     "end_of_turn_id",
+    "fix_variables",
     "load_preference_dataset",
     "read_anchors",
     "tokenize_pair",

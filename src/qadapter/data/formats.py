@@ -87,9 +87,11 @@ def parse_hh(text: str, field: str = "text") -> Messages:
 
 def _pair(row: Mapping[str, Any], location: str) -> PreferencePair:
     present = {field for field, value in row.items() if value is not None}
-    for field in ("tools", "chat_template_kwargs"):
+    for field, instead in (("tools", ""), ("chat_template_kwargs", " for one row; the option of that name is for all")):
         if row.get(field):
-            raise RowProblem(f"{field!r} would change the prompt that the chat template writes, and is not supported")
+            raise RowProblem(
+                f"{field!r} would change the prompt that the chat template writes, and is not supported{instead}"
+            )
     if not present & {"chosen", "rejected"}:
         if present & {"query", "responses"}:
             _field(row, "query", (str,), "text")

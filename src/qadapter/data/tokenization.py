@@ -208,7 +208,7 @@ def _render(
     *,
     add_generation_prompt: bool,
 ) -> str:
-    template = _template(tokenizer)
+    template = chat_template_of(tokenizer)
     if day is not None:
         # transformers passes templates plain data alone, so the clock cannot be handed over.
         template = _CLOCK.sub(lambda call: f"{call[1]}{day.strftime(call[2])}{call[1]}", template)
@@ -220,8 +220,12 @@ def _render(
         raise RefusedByTemplateError(f"the chat template refuses the messages: {error}") from error
 
 
-def _template(tokenizer: PreTrainedTokenizerBase) -> str:
-    """The template that `apply_chat_template` takes; of several that which is named `default`."""
+def chat_template_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The template that `apply_chat_template` takes; of several that which is named `default`.
+
+    Raises:
+        DataError: there is none, or of several none is the default.
+    """
     if not tokenizer.chat_template:
         raise DataError(
             f"the tokenizer of {tokenizer.name_or_path!r} has no chat template, but the data are conversations.",

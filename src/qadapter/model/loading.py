@@ -12,7 +12,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.integrations import deepspeed
 
+from ..data import fix_variables
 from ..errors import ConfigError, MissingExtraError, QAdapterError
 from .quantization import quantization_config
 
@@ -125,14 +126,32 @@ def _not_sharded() -> Iterator[None]:
 
 
 def load_base_tokenizer(
-    name: str | Path, *, revision: str | None = None, trust_remote_code: bool = False
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+    chat_template_kwargs: Mapping[str, Any] | str | None = None,
 ) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a base model; the arguments and errors are those of `load_base`."""
+    """Load the tokenizer of a base model.
+
+    Args:
+        name: this and the next two as for `load_base`.
+        revision: see there.
+        trust_remote_code: see there.
+        chat_template_kwargs: values for variables of the chat template, such as `{"enable_thinking": False}` for Qwen3,
+            or the same as JSON. They become part of the template, and an adapter keeps it.
+
+    Raises:
+        ConfigError: no tokenizer there, or a variable that its template does not read.
+        DataError: variables, but no chat template.
+    """
     source, revision = _resolve(name, revision)
     try:
-        return AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
         raise ConfigError(f"the tokenizer of {str(name)!r} cannot be loaded: {error}") from error
+    fix_variables(tokenizer, chat_template_kwargs)
+    return tokenizer
 
 
 def load_base_config(name: str | Path, *, revision: str | None = None) -> PretrainedConfig:

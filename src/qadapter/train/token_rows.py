@@ -60,9 +60,9 @@ def _warn_of_text_of_no_row(pairs: Dataset, tokenizer: PreTrainedTokenizerBase) 
     if without:
         logger.warning(
             "the chat template begins every response with %r, which %d of %d chosen responses do not hold: these "
-            "tokens are trained as actions of both sides, and generation starts before them. To keep them out, give "
-            "the tokenizer a chat template whose generation prompt ends with them (for Qwen3: put "
-            "{%%- set enable_thinking = false %%} before it) as processing_class, or in a copy of the base's folder.",
+            "tokens are trained as actions of both sides, and generation starts before them. To keep them out, let "
+            "the generation prompt end with them: for Qwen3 chat_template_kwargs={\"enable_thinking\": false} "
+            "(--chat-template-kwargs; in Python of load_base_tokenizer, whose tokenizer is the processing_class).",
             text, without, len(pairs),
         )  # fmt: skip
 
