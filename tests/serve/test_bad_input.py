@@ -45,6 +45,10 @@ def post(api: tuple[str, Any], path: str, body: Any) -> httpx.Response:
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 400, None, "messages.0.content"),
         ({"messages": [{"role": "user", "content": "x" * 300}]}, 400, "messages", "prompt and answer together"),
         ({"max_tokens": 65}, 400, "max_tokens", "at most 64"),
+        (
+            {"max_completion_tokens": 65, "max_tokens": None},
+            400, "max_completion_tokens", "max_completion_tokens: at most 64",
+        ),
         ({"max_tokens": 0}, 400, "max_tokens", "greater than or equal to 1"),
         ({"max_completion_tokens": 3}, 400, "max_tokens", "give one of them"),
         ({"n": 5}, 400, "n", "at most 4"),
@@ -57,7 +61,12 @@ def post(api: tuple[str, Any], path: str, body: Any) -> httpx.Response:
         ({"seed": 2**70}, 400, "seed", "less than"),
         ({"tools": [{}]}, 400, "tools", "not supported here and would change the answer"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format", "not supported"),
-        ({"presence_penalty": 0.5}, 400, "presence_penalty", "not supported"),
+        ({"messages": [{"role": "user", "content": "x", "rolle": 1}]}, 400, "messages.0.rolle", "did you mean 'role'?"),
+        ({"presence_penalty": 0.5}, 400, "presence_penalty", "not supported here and would change the answer, got 0.5"),
+        (
+            {"messages": [{"role": "user", "content": "x", "tool_call_id": "1"}]}, 400, "messages.0.tool_call_id",
+            "messages.0.tool_call_id: is not supported here and would change the answer, got \"1\"",
+        ),
         ({"timeout": 0}, 400, "timeout", "greater than 0"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, 400, None, "half of a surrogate pair"),
         ({"\ud800": 1}, 400, None, "half of a surrogate pair"),
@@ -207,3 +216,10 @@ def test_paths_and_methods_in_the_same_format(api: tuple[str, Any], path: str) -
     response = httpx.get(f"{api[0]}/v1/{path}")
     assert response.status_code in (404, 405)
     assert f"GET /v1/{path}" in response.json()["error"]["message"]
+
+
+def test_the_schema_promises_the_errors_that_are_sent(api: tuple[str, Any]) -> None:
+    paths = httpx.get(f"{api[0]}/openapi.json").json()["paths"]
+    answers = [set(route["responses"]) for path in paths.values() for route in path.values()]
+    assert answers
+    assert all("422" not in statuses and "4XX" in statuses for statuses in answers)

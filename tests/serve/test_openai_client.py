@@ -103,14 +103,30 @@ def test_completions_of_texts_and_tokens(client: Any, api: tuple[str, Any]) -> N
     long = client.completions.create(**{**options, "prompt": "hello", "max_tokens": 40, "temperature": 1, "seed": 3})
     text, found = long.choices[0].text, long.choices[0].logprobs
     places = list(zip(found.tokens, found.text_offset, strict=True))
-    whole = [(token, at) for token, at in places if "\ufffd" not in token]
+    texts, known = api[1].texts, range(len(api[1].tokenizer))
+    ids = {texts.name(token): token for token in known}
+    assert len(ids) == len(known), "each has a name of its own, also parts of characters"
+    parts = [token for token in found.tokens if "\ufffd" in texts(ids[token])]
+    whole = [(token, at) for token, at in places if token not in parts]
     assert [token for token, at in whole] == [text[at : at + len(token)] for token, at in whole]
-    assert sum("\ufffd" in token for token in found.tokens[:-10]) > 0, "characters of several tokens are among them"
+    assert parts, "characters of several tokens are among them"
+    assert api[1].tokenizer.decode([ids[token] for token in found.tokens], skip_special_tokens=True) == text
     assert by_text.usage.completion_tokens == 24
     chunks = list(client.completions.create(prompt="ab", stream=True, **options))
     assert "".join(chunk.choices[0].text for chunk in chunks) == by_tokens.choices[0].text
     offsets = [at for chunk in chunks for at in chunk.choices[0].logprobs.text_offset]
     assert offsets == logprobs.text_offset
+
+
+def test_top_logprobs_of_completions_hold_every_token_with_its_own_value(client: Any) -> None:
+    """Also of tokens that read alike, as parts of characters do, and of a token outside of the likeliest."""
+    options = {"model": "one", "prompt": "hello", "max_tokens": 30}
+    for sampling, least in (({"temperature": 0}, 12), ({"temperature": 2, "seed": 3}, 1)):
+        found = client.completions.create(**options, **sampling, logprobs=least).choices[0].logprobs
+        for token, logprob, top in zip(found.tokens, found.token_logprobs, found.top_logprobs, strict=True):
+            assert top[token] == logprob
+            assert least <= len(top) <= least + 1
+    assert any(len(top) == 2 for top in found.top_logprobs), "some were sampled from below the likeliest"
 
 
 def test_many_at_once_get_their_own_answers(api: tuple[str, Any]) -> None:

@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from qadapter.serve.api.app import create_app
 from qadapter.serve.api.completions import CompletionAnswer
 from qadapter.serve.api.gate import GateRules
 from qadapter.serve.api.service import Service, ServiceLimits
+from qadapter.serve.engine.token_view import Viewing
 
 SHORT = {"model": "one", "prompt": "Hi", "max_tokens": 2, "temperature": 0}
 ENDLESS = {**SHORT, "max_tokens": 100_000}
@@ -123,6 +125,28 @@ def test_a_client_that_leaves_frees_its_slot(served: ServedModel, stream: bool) 
         until(lambda: engine.metrics.cancelled.value() == 1)
         until(lambda: engine.idle)
         assert engine.slots.cache.lengths == []
+
+
+def test_shutdown_finishes_a_token_view_that_is_made(served: ServedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It asks the engine chunk by chunk, and is work between two chunks too."""
+    advance, reached, go_on = Viewing.advance, threading.Event(), threading.Event()
+
+    def held(viewing: Viewing, tokens: int) -> bool:
+        done = advance(viewing, 8)
+        reached.set()
+        return go_on.wait(20) and done
+
+    monkeypatch.setattr(Viewing, "advance", held)
+    body = {"model": "two", "messages": [{"role": "user", "content": "Hi"}], "answer": "x" * 40}
+    with server(served) as (url, running, engine), ThreadPoolExecutor(2) as clients:
+        made = clients.submit(httpx.post, f"{url}/v1/playground/tokens", json=body, timeout=30)
+        assert reached.wait(20)
+        running.begin_shutdown()
+        assert httpx.post(f"{url}/v1/playground/tokens", json=body, timeout=30).status_code == 503
+        assert not engine.idle
+        go_on.set()
+        assert made.result().status_code == 200
+        until(lambda: engine.idle)
 
 
 def test_shutdown_finishes_what_runs_and_refuses_what_comes(served: ServedModel) -> None:

@@ -11,11 +11,12 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..core import Mixture
-from ..errors import ConfigError
+from ..errors import ArtifactError, ConfigError
 from ..model import QAdapterForCausalLM, QConstants, load_tokenizer
 from ..model.artifact import add_artifact
-from ..model.artifact_folder import check_tokenizer, local_folder, read_config
+from ..model.artifact_folder import local_folder, read_config
 from ..model.dial import check_mixture
+from ..model.fingerprint import tokenizer_fingerprint
 from .engine import Policy
 
 
@@ -81,13 +82,13 @@ def load_adapters(specs: Sequence[str], base: Any = None, **base_kwargs: Any) ->
         named[name] = local_folder(place)
     (first, directory), *others = named.items()
     tokenizer = load_tokenizer(directory, trust_remote_code=base_kwargs.get("trust_remote_code", False))
+    _refuse_other_tokenizers(named, first, tokenizer_fingerprint(tokenizer))
     model = QAdapterForCausalLM.from_pretrained(directory, base, **base_kwargs)
     active = model.peft_model.active_adapter
     policies = {first: ServedPolicy(first, active, model.constants, directory)}
     for number, (name, directory) in enumerate(others, start=1):
         adapter = f"adapter_{number}"
         constants = add_artifact(model, directory, adapter)
-        check_tokenizer(read_config(directory), tokenizer, str(named[first]))
         policies[name] = ServedPolicy(name, adapter, constants, directory)
     name = base_name(model)
     if name in policies:
@@ -96,6 +97,17 @@ def load_adapters(specs: Sequence[str], base: Any = None, **base_kwargs: Any) ->
     if torch.cuda.is_available():
         model.to("cuda")
     return ServedModel(model, tokenizer, policies)
+
+
+def _refuse_other_tokenizers(named: dict[str, Path], first: str, fingerprint: str) -> None:
+    """Before the weights are loaded: a server has one tokenizer and one chat template, those of the first."""
+    for name, directory in named.items():
+        if read_config(directory)["tokenizer_sha256"] not in (None, fingerprint):
+            raise ArtifactError(
+                f"{name!r} ({directory}) was trained with another tokenizer or chat template than {first!r} "
+                f"({named[first]}); those that are served together share them.",
+                hint=f"serve {name!r} by itself",
+            )
 
 
 def parse_spec(spec: str) -> tuple[str, str]:

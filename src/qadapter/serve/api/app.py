@@ -45,6 +45,8 @@ def create_app(service: Service, rules: GateRules | None = None, cors_origins: S
         lifespan=engine_runs,
         docs_url=None,  # that page loads scripts from elsewhere
         redoc_url=None,
+        # Else the schema would promise FastAPI's own 422.
+        responses={"4XX": {"description": "What was wrong, in the format of OpenAI's errors"}},
     )
     counted = Counter("qadapter_http_responses_total", "Answers by status.", ("status",))
     for router in (

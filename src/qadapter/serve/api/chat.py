@@ -43,7 +43,9 @@ async def begin(service: Service, body: ChatRequest) -> Answer:
     service.policy(body)  # before the work of tokenizing
     prompt_ids = await service.encode(body.messages, "messages")
     limit = service.limits.max_tokens
-    max_tokens = service.room(prompt_ids, body.max_tokens or body.max_completion_tokens, limit, "messages")
+    asked_as = "max_tokens" if body.max_completion_tokens is None else "max_completion_tokens"
+    asked = body.max_tokens or body.max_completion_tokens
+    max_tokens = service.room(prompt_ids, asked, limit, "messages", asked_as=asked_as)
     top = (body.top_logprobs or 0) if body.logprobs else None
     request = service.request(body, prompt_ids, max_tokens, top)
     return ChatAnswer(service, body, len(prompt_ids), Answering(service, [request]))

@@ -73,11 +73,9 @@ class CompletionAnswer(Answer):
 
     def _logprobs(self, tokens: Sequence[TokenLogprob]) -> dict[str, Any]:
         return {
-            "tokens": [self.service.texts(report.token) for report in tokens],
+            "tokens": [self.service.texts.name(report.token) for report in tokens],
             "token_logprobs": [report.logprob for report in tokens],
-            "top_logprobs": [
-                {self.service.texts(token): logprob for token, logprob in report.top} for report in tokens
-            ],
+            "top_logprobs": [self.service.texts.top_logprobs(report) for report in tokens],
             "text_offset": [report.start for report in tokens],
         }
 

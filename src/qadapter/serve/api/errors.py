@@ -107,14 +107,15 @@ def _from_validation(error: RequestValidationError) -> ApiError:
         return ApiError(400, f"unknown field {param!r}{context.get('near', '')}", param=param, code=kind)
     same = [entry for entry in errors if _param(entry) == param]
     rules = dict.fromkeys(_rule(entry) for entry in (same if kind.endswith("_type") else [first]))
-    received = "" if kind == "missing" else f", got {_short(first.get('input'))}"
+    received = "" if kind == "missing" else f", got {_short(context.get('got', first.get('input')))}"
     return ApiError(400, f"{param}: {' or '.join(rules)}{received}", param=param, code=kind)
 
 
 def _param(entry: Mapping[str, Any]) -> str | None:
     """The field of an error of pydantic, without the names of the types that were tried."""
     place = [str(part) for part in entry["loc"] if part not in ("body", "query", "str", "constrained-str")]
-    return entry.get("ctx", {}).get("param") or ".".join(part for part in place if "[" not in part) or None
+    of_object = entry.get("ctx", {}).get("param")  # the error is of the object that holds the field
+    return ".".join([*(part for part in place if "[" not in part), *([of_object] if of_object else [])]) or None
 
 
 def _rule(entry: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ async def view_tokens(service: Service, turns: Turns, body: TokenViewRequest) ->
             time of a request, or an engine that takes no request.
     """
     try:
-        with turns.place():
+        with turns.place(), service.engine.engaged():
             async with asyncio.timeout(service.limits.timeout):
                 return await _view(service, turns, body)
     except RefusedError as error:

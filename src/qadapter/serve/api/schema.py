@@ -67,7 +67,9 @@ class Strict(BaseModel):
         for name, neutral in cls.refused.items():
             if name in data and data[name] not in neutral:
                 raise PydanticCustomError(
-                    "unsupported_field", "is not supported here and would change the answer", {"param": name}
+                    "unsupported_field",
+                    "is not supported here and would change the answer",
+                    {"param": name, "got": data[name]},
                 )
         left_out = cls.ignored | cls.refused.keys()
         data = {name: value for name, value in data.items() if name not in left_out}

@@ -114,7 +114,9 @@ class Service:
         except (TemplateError, DataError) as error:
             raise ApiError(400, f"{param}: {error}", param=param, code="chat_template") from error
 
-    def room(self, prompt_ids: Sequence[int], asked: int | None, default: int, param: str) -> int:
+    def room(
+        self, prompt_ids: Sequence[int], asked: int | None, default: int, param: str, *, asked_as: str = "max_tokens"
+    ) -> int:
         """Most tokens of the answer to a prompt.
 
         Args:
@@ -122,6 +124,7 @@ class Service:
             asked: what the body says.
             default: where it says nothing; less where less fits.
             param: name of the prompt's field.
+            asked_as: name of the field that says how long.
 
         Raises:
             ApiError: 400 for an empty prompt, one that leaves no room, or an answer that does not fit.
@@ -141,14 +144,14 @@ class Service:
             return min(default, left, limits.max_tokens)
         if asked > limits.max_tokens:
             raise ApiError(
-                400, f"max_tokens: at most {limits.max_tokens} here, got {asked}", param="max_tokens", code="too_large"
+                400, f"{asked_as}: at most {limits.max_tokens} here, got {asked}", param=asked_as, code="too_large"
             )
         if asked > left:
             raise ApiError(
                 400,
-                f"max_tokens: {asked} tokens behind a prompt of {len(prompt_ids)} are more than the {context} that "
+                f"{asked_as}: {asked} tokens behind a prompt of {len(prompt_ids)} are more than the {context} that "
                 "prompt and answer together may have.",
-                param="max_tokens",
+                param=asked_as,
                 code="context_length_exceeded",
             )
         return asked

@@ -29,6 +29,19 @@ class TokenTexts:
             self._known[token] = self._decode([*self._before, token])[self._skip :]
         return self._known[token]
 
+    def name(self, token: int) -> str:
+        """The text of a token; of a part of a character what the vocabulary calls it, for many such read alike."""
+        text = self(token)
+        return self.tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text
+
+    def top_logprobs(self, report: TokenLogprob) -> dict[str, float]:
+        """An entry of `logprobs.top_logprobs` of a completion: the likeliest by name, and the token itself."""
+        found: dict[str, float] = {}
+        # The likeliest first; of tokens with one name it is the one to tell.
+        for token, logprob in [*report.top, (report.token, report.logprob)]:
+            found.setdefault(self.name(token), logprob)
+        return found
+
     def _decode(self, ids: list[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 

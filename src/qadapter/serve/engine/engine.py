@@ -17,8 +17,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -99,6 +100,7 @@ class Engine:
         self._running: dict[Request, _Running] = {}
         self._calls: deque[Callable[[], None]] = deque()
         self._steps = 0
+        self._engaged = 0
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="qadapter-engine", daemon=True)
 
@@ -129,7 +131,7 @@ class Engine:
         """Run a function of the model in the engine's thread; between two steps at most one of them is run.
 
         Raises:
-            RefusedError: the engine is shutting down.
+            RefusedError: the engine is shutting down, and this is no part of what it was `engaged` with.
         """
         future: Future[Result] = Future()
 
@@ -141,11 +143,31 @@ class Engine:
                     future.set_exception(error)
 
         with self.scheduler.changed:
-            if self.scheduler.closed:
-                raise RefusedError("the server is shutting down and takes no new requests.", retry_after=None)
+            if self._stopping or (self.scheduler.closed and not self._engaged):
+                raise self._shutting_down()
             self._calls.append(run)
             self.scheduler.changed.notify_all()
         return future
+
+    @contextmanager
+    def engaged(self) -> Iterator[None]:
+        """Inside, calls are work that was taken: the engine is not idle, and drained it still runs them.
+
+        Raises:
+            RefusedError: the engine is shutting down.
+        """
+        with self.scheduler.changed:
+            if self.scheduler.closed:
+                raise self._shutting_down()
+            self._engaged += 1
+        try:
+            yield
+        finally:
+            with self.scheduler.changed:
+                self._engaged -= 1
+
+    def _shutting_down(self) -> RefusedError:
+        return RefusedError("the server is shutting down and takes no new requests.", retry_after=None)
 
     def drain(self) -> None:
         """Take no new requests; those that were taken are still answered."""
@@ -155,7 +177,7 @@ class Engine:
     def idle(self) -> bool:
         """Whether every request that was taken has ended."""
         with self.scheduler.changed:
-            return not (self._running or self._calls or self.scheduler.waiting)
+            return not (self._running or self._calls or self._engaged or self.scheduler.waiting)
 
     @property
     def alive(self) -> bool:
