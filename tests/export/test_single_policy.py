@@ -16,7 +16,7 @@ import transformers
 from conftest import FAMILIES, PAPER, RESIDUAL
 from exported import DORA, IDS, dense_kl, export, record_of, reloaded
 from peft import LoraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from qadapter import QAdapterForCausalLM, QConstants, load_tokenizer
 from qadapter.cli.main import main
@@ -122,6 +122,19 @@ def test_rounding_of_folded_weights_is_measured(
     assert not record_of(folder)["exact"]
 
 
+def test_what_changes_nothing_is_at_no_distance(
+    make_artifact: MakeArtifact, prompts_file: Path, tmp_path: Path
+) -> None:
+    """In bfloat16 too: logits that one side alone rounds would be a distance."""
+    adapter = tmp_path / "artifact" / "adapter"
+    shutil.copytree(make_artifact(dtype=torch.bfloat16).parent, adapter.parent)
+    weights = adapter / "adapter" / "adapter_model.safetensors"
+    save_file({name: torch.zeros_like(w) if "lora_B" in name else w for name, w in load_file(weights).items()}, weights)
+    for target, strength in (("merged", 1), ("peft", 0.5)):
+        folder = export(adapter, target, tmp_path / target, "--prompts", prompts_file, "--strength", strength)
+        assert record_of(folder)["distance"]["kl"] < 1e-9
+
+
 def test_measuring_leaves_no_trace_in_the_model(make_artifact: MakeArtifact) -> None:
     from qadapter.export.merged import _as_folded
     from qadapter.export.peft import _as_scaled
@@ -158,13 +171,15 @@ def test_a_size_without_unit_is_refused_before_anything_is_loaded(
 
 
 def test_the_card_of_an_adapter_of_a_quantized_base_does_not_call_it_exact(
-    make_artifact: MakeArtifact, tmp_path: Path
+    make_artifact: MakeArtifact, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     adapter = Path(shutil.copytree(make_artifact(), tmp_path / "adapter"))
     config = json.loads((adapter / "qadapter_config.json").read_text())
     config["base"]["load_in"] = "4bit"
     (adapter / "qadapter_config.json").write_text(json.dumps(config))
     folder = export(adapter, "peft", tmp_path / "out")
+    said = capsys.readouterr().err
+    assert "the export is the exact policy, but that it was trained on the base in 4bit, and this is for" in said
     assert "It was trained on the base in 4bit; on the base in full precision" in (folder / "README.md").read_text()
     assert json.loads((folder / "qadapter_export.json").read_text())["exact"] is False
 

@@ -60,6 +60,8 @@ class DistilledArguments(PeftArguments):
         for name in ("samples", "max_new_tokens", "num_train_epochs", "learning_rate", "per_device_train_batch_size"):
             if not getattr(self, name) > 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must be above 0, got {getattr(self, name):g}")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"--seed must be a whole number from 0 to {2**32 - 1}, got {self.seed}")
 
 
 @dataclass(frozen=True)

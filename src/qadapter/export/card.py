@@ -66,8 +66,7 @@ def write_card(
             f"It was trained on the base in {stored_in}; on the base in full precision, which this export is for, the "
             f"policy differs by what that rounds. Apart from this: {exactness[0].lower()}{exactness[1:]}"
         )
-    of_other_weights = source.of_package_copy and not brings_base
-    if of_other_weights:
+    if source.of_package_copy and not brings_base:
         exactness += " " + OF_PACKAGE_COPY
     card = f"""{front_matter(source.base_name, library=library, pipeline_tag="text-generation")}
 # {source.base_name} customized with Q-Adapter: {what}
@@ -84,7 +83,7 @@ strength {strength:g} (0 is the base model at temperature α̃/α₀, 1 what was
         "qadapter_version": __version__,
         "target": target,
         "strength": strength,
-        "exact": distance is None and not (stored_in or of_other_weights or rounded),
+        "exact": distance is None and not source.departures(brings_base=brings_base, rounded=rounded),
         "distance": None if distance is None else distance._asdict(),
         "base": source.config["base"],
         "loaded_in": loaded_in,

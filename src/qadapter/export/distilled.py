@@ -66,7 +66,7 @@ def export(source: Source, args: DistilledArguments, output: str, *, overwrite: 
         logger.info("before training, the adapter scaled by its weight in the mixture: %s", before)
         _train(student, tokenizer, samples, args)
         after = distance()
-        report(args.strength, after)
+        report(args.strength, after, source.departures(brings_base=False, rounded=False))
         if after.kl >= before.kl:
             logger.warning("training brought it no nearer: raise --samples, or change --learning-rate.")
         save_lora(student.peft_model, folder)

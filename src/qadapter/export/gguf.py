@@ -57,12 +57,12 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
         _convert([*command, "--help"], _CONVERTERS[args.form])  # what it misses shows before the model is loaded
         plain, file = Path(work) / "plain", folder / f"{args.form}-{args.outtype}.gguf"
         plain.mkdir()
-        loaded_in = None
+        loaded_in, rounded = None, args.outtype != "f32"
         if args.form == "merged":
-            distance, note = write_model(source, args, plain, max_shard_size="5GB")
+            distance, note = write_model(source, args, plain, max_shard_size="5GB", rounded=rounded)
             described = plain
         else:
-            model, tokenizer, distance = write_lora(source, args, plain)
+            model, tokenizer, distance = write_lora(source, args, plain, rounded=rounded)
             loaded_in, note = load_in_of(model.base), stop_note(model, tokenizer)
             described = _base_files(model, tokenizer, Path(work) / "base")
             command += ["--base", str(described)]
@@ -76,7 +76,7 @@ def export(source: Source, args: GgufArguments, output: str, *, overwrite: bool)
         write_card(
             folder, source, target="gguf", strength=args.strength, what=f"GGUF, {args.outtype}", distance=distance,
             how_to_load=_how_to_load(file.name, args.form) + note, form=args.form, outtype=args.outtype,
-            brings_base=args.form == "merged", rounded=args.outtype != "f32", loaded_in=loaded_in,
+            brings_base=args.form == "merged", rounded=rounded, loaded_in=loaded_in,
         )  # fmt: skip
 
 

@@ -56,8 +56,18 @@ class WrittenModel(NamedTuple):
     """Where answers end, for a form that leaves the model's generation config behind."""
 
 
-def write_model(source: Source, args: PeftArguments, folder: Path, max_shard_size: str) -> WrittenModel:
-    """Measure, say what was found, and write model and tokenizer into a folder that exists."""
+def write_model(
+    source: Source, args: PeftArguments, folder: Path, max_shard_size: str, *, rounded: bool = False
+) -> WrittenModel:
+    """Measure, say what was found, and write model and tokenizer into a folder that exists.
+
+    Args:
+        source: the artifact.
+        args: the strength, and the prompts to measure on.
+        folder: where to.
+        max_shard_size: of one file.
+        rounded: whether fewer digits are kept of what is written here.
+    """
     prompts = read_neutral_prompts(args.prompts)
     model, tokenizer = source.load()
     distance = None
@@ -67,7 +77,7 @@ def write_model(source: Source, args: PeftArguments, folder: Path, max_shard_siz
         distance = measured_distance(states, forward_at(model, args.strength), exported, model.device)
     if model.dtype != torch.float32:
         logger.info("folding rounds the weights to %s; --dtype float32 keeps their digits", str(model.dtype)[6:])
-    report(args.strength, distance)
+    report(args.strength, distance, source.departures(brings_base=True, rounded=rounded))
     ends, note = added_stop_ids(model, tokenizer), stop_note(model, tokenizer)
     with scaled_adapter(model, args.strength):
         folded = model.fold()
@@ -80,7 +90,7 @@ def write_model(source: Source, args: PeftArguments, folder: Path, max_shard_siz
 def _as_folded(model: QAdapterForCausalLM, scale: float, **inputs: Any) -> Any:
     """What the folded weights will answer, without folding them for good."""
     with scaled_adapter(model, scale), _folding_layers(model):
-        return model(**inputs)
+        return forward_at(model, 1.0)(**inputs)
 
 
 @contextmanager

@@ -55,8 +55,15 @@ class WrittenLora(NamedTuple):
     """None where it is the exact policy."""
 
 
-def write_lora(source: Source, args: PeftArguments, folder: Path) -> WrittenLora:
-    """Measure, say what was found, and write PEFT's files into a folder that exists."""
+def write_lora(source: Source, args: PeftArguments, folder: Path, *, rounded: bool = False) -> WrittenLora:
+    """Measure, say what was found, and write PEFT's files into a folder that exists.
+
+    Args:
+        source: the artifact.
+        args: the strength, and the prompts to measure on.
+        folder: where to.
+        rounded: whether fewer digits are kept of what is written here.
+    """
     prompts = read_neutral_prompts(args.prompts)
     model, tokenizer = source.load()
     distance = None
@@ -64,7 +71,7 @@ def write_lora(source: Source, args: PeftArguments, folder: Path) -> WrittenLora
         states = probe(model, tokenizer, args.strength, prompts)
         exported = partial(_as_scaled, model, args.strength)
         distance = measured_distance(states, forward_at(model, args.strength), exported, model.device)
-    report(args.strength, distance)
+    report(args.strength, distance, source.departures(brings_base=False, rounded=rounded))
     scale_factors(model, args.strength)
     save_lora(model.peft_model, folder)
     return WrittenLora(model, tokenizer, distance)
@@ -88,7 +95,7 @@ def scale_factors(model: QAdapterForCausalLM, scale: float) -> None:
 
 def _as_scaled(model: QAdapterForCausalLM, scale: float, **inputs: Any) -> Any:
     with scaled_adapter(model, scale):
-        return model(**inputs)
+        return forward_at(model, 1.0)(**inputs)
 
 
 def how_to_load_lora(base_name: str) -> str:

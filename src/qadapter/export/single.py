@@ -107,9 +107,8 @@ def measured_distance(states: Probe, exact: Policy, exported: Policy, device: to
     )
 
 
-def report(strength: float, distance: ExportDistance | None) -> None:
+def report(strength: float, distance: ExportDistance | None, departures: Sequence[str]) -> None:
     """Say how far the export will be from the exact policy, before it is written."""
-    if distance is None:
-        logger.info("strength %g: the export is the exact policy", strength)
-    else:
-        logger.info("strength %g: the export is an approximation: %s", strength, distance)
+    what = "the exact policy" if distance is None else f"an approximation: {distance}"
+    but = "; ".join(departures)
+    logger.info("strength %g: the export is %s", strength, f"{what}, but that {but}" if but else what)

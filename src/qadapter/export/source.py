@@ -38,6 +38,22 @@ class Source:
         """Whether the base's name on the hub is that of a model with other weights; see `model.loading`."""
         return self.config["base"].get("weights_sha256") == PACKAGE_COPY_SHA256
 
+    def departures(self, *, brings_base: bool, rounded: bool) -> list[str]:
+        """By what an export differs from the policy that was trained, beside what is measured; empty where by nothing.
+
+        Args:
+            brings_base: whether the base's weights are part of the export; otherwise the reader brings those it names.
+            rounded: whether the file holds the weights in fewer digits than the policy was measured with.
+        """
+        found = []
+        if stored_in := self.config["base"].get("load_in"):
+            found.append(f"it was trained on the base in {stored_in}, and this is for the base in full precision")
+        if self.of_package_copy and not brings_base:
+            found.append("it was trained on the package index's copy of its base, and the hub's has other digits")
+        if rounded:
+            found.append("the file holds the weights in fewer digits")
+        return found
+
 
 def open_source(directory: str | Path, load: Callable[[], Loaded]) -> Source:
     """Read what an artifact says of itself.
