@@ -87,6 +87,23 @@ def test_wrong_input_explains_itself(chat: Talk) -> None:
     assert out.endswith("strength 1\n")
 
 
+def test_a_line_in_another_encoding_costs_the_line_alone(
+    chat: Talk, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pipe refuses it when it is read, a terminal may keep its bytes as half characters."""
+    assert chat("caf\udce9", "Is the cat?") == "error: this line is not UTF-8: b'caf\\xe9'\n" + chat("Is the cat?")
+    said = iter([UnicodeDecodeError("utf-8", b"caf\xe9", 3, 4, "invalid"), "/strength", EOFError()])
+
+    def line(_prompt: str) -> str:
+        if isinstance(found := next(said), BaseException):
+            raise found
+        return found
+
+    monkeypatch.setattr("builtins.input", line)
+    assert main(["chat", str(trained)]) == 0
+    assert capsys.readouterr().out.endswith("error: this line is not UTF-8: not sent\nstrength 1\n")
+
+
 def test_a_long_history_is_shortened_with_a_message(chat: Talk) -> None:
     out = chat(*["Is the cat like the owl? " * 12] * 6)
     assert "(the model has 512 positions: it no longer sees the oldest 2 messages)" in out

@@ -63,6 +63,14 @@ def test_standard_input_and_sampling_with_a_seed(
     assert out_of(["generate", str(trained), "Is the cat?", *sampling, "--seed", "2"], capsys) != from_argument
 
 
+def test_standard_input_in_another_encoding(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("café".encode("latin-1")), "utf-8"))
+    assert main(["generate", str(trained), "-"]) == 2
+    assert "standard input is not UTF-8: unexpected end of data, 0xe9." in capsys.readouterr().err
+
+
 def test_a_system_message_reaches_the_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = out_of(["generate", str(trained), "Hi", *SHORT], capsys)
     assert out_of(["generate", str(trained), "Hi", "--system", "the fox and the hen", *SHORT], capsys) != plain
@@ -78,6 +86,12 @@ def test_a_cut_answer_is_said_on_standard_error(trained: Path, capsys: pytest.Ca
     [
         (["no-such-folder", "Hi"], "is not a Q-Adapter artifact"),
         (["DIR", " "], "a prompt is empty"),
+        (["DIR", "caf\udce9"], "error: a prompt is not UTF-8: b'caf\\xe9'"),
+        (["DIR", "Hi", "--system", "caf\udce9"], "--system: the text is not UTF-8"),
+        *[
+            (["DIR", "Hi", "--seed", seed], "--seed: must be a whole number from 0 to 4294967295")
+            for seed in ("-1", "4294967296")
+        ],
         (["DIR", "-", "-"], "standard input can be read once"),
         (["DIR"], "give prompts as words, or --prompts FILE with --out FILE"),
         (["DIR", "Hi", "--strength", "0", "--alpha-0", "0", *SHORT], "leaves no policy"),

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from qadapter.cli.main import main
+from qadapter.generate import read_prompts
 
 PROMPTS = [
     {"id": "a", "prompt": "Is the cat like the owl?"},
@@ -83,6 +86,38 @@ def test_an_interrupted_run_goes_on(
     (changed,) = (row for row in mine if row["answer"].startswith("kept "))
     changed["answer"] = changed["answer"].removeprefix("kept ")
     assert mine == theirs
+
+
+def test_samples_of_a_run_that_goes_on_are_those_of_one_that_was_not_stopped(trained: Path, tmp_path: Path) -> None:
+    """Also where the prompts are the same ones, several samples of each."""
+    prompts, whole, out = tmp_path / "same.jsonl", tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    sampling = ("--temperature", "2", "--seed", "5", "--strength", "0.5", "1")
+    prompts.write_text((json.dumps({"prompt": "Is the cat?"}) + "\n") * 6)
+    assert answer(trained, prompts, whole, *sampling) == 0
+    assert len({row["answer"] for row in rows(whole)}) == 12, "nothing is drawn twice"
+    out.write_text(
+        "".join(json.dumps(row) + "\n" for row in rows(whole) if row["strength"] == 0.5 and row["index"] < 4)
+    )
+    assert answer(trained, prompts, out, *sampling) == 0
+    assert rows(out) == rows(whole)
+    prompts.write_text((json.dumps({"prompt": "Is the cat?"}) + "\n") * 8)
+    assert answer(trained, prompts, out, *sampling) == 0
+    assert len({row["answer"] for row in rows(out)}) == 16
+    other = ("--temperature", "2", "--seed", "6", "--strength", "0.5")
+    assert answer(trained, prompts, tmp_path / "other.jsonl", *other) == 0
+    assert not {row["answer"] for row in rows(out)} & {row["answer"] for row in rows(tmp_path / "other.jsonl")}
+
+
+def test_a_pipe_gets_the_answers_as_they_come(trained: Path, prompts: Path, tmp_path: Path) -> None:
+    """Neither read, which would wait for ever, nor written again in order."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(pipe.read_text)
+        assert answer(trained, prompts, pipe, "--strength", "1") == 0
+        lines = [json.loads(line) for line in read.result(20).splitlines()]
+    assert sorted(line["index"] for line in lines) == [0, 1, 2, 3, 4]
+    assert pipe.is_fifo()
 
 
 def test_a_further_strength_is_added(trained: Path, prompts: Path, tmp_path: Path) -> None:
@@ -183,6 +218,9 @@ def test_errors(
             {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]},
             "messages ends with 'assistant', must end with 'user'",
         ),
+        ({"instruction": "Sum up.", "input": "The hen"}, "p.jsonl:2: 'input' would be lost beside the prompt"),
+        ({"prompt": "Hi", "context": "x", "system": "y"}, "'context', 'system' would be lost"),
+        ({"prompt": "Hi", "images": ["a.png"]}, "'images' belongs to the prompt"),
         ({"prompt": "Hi " * 166}, "prompt 2 of 2 has 507 tokens; with an answer of up to 8"),
     ],
 )
@@ -223,3 +261,13 @@ def test_an_id_that_is_half_a_character_is_named(tmp_path: Path, capsys: pytest.
     (tmp_path / "p.jsonl").write_text(json.dumps({"prompt": "Hi", "id": "\ud800"}))
     assert answer(tmp_path / "no model is loaded", tmp_path / "p.jsonl", tmp_path / "o.jsonl") == 2
     assert "p.jsonl:1: the id '\\ud800' cannot be written as JSON" in capsys.readouterr().err
+
+
+def test_columns_that_say_nothing_more_are_ignored(tmp_path: Path) -> None:
+    rest = {"input": " ", "system": None, "question": "Hi there", "output": "Hello", "chosen": "a", "dataset": "x"}
+    told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
+    path = tmp_path / "p.jsonl"
+    path.write_text(
+        json.dumps({"prompt": "Hi there", **rest}) + "\n" + json.dumps({"messages": told, "system": "Be brief."})
+    )
+    assert [row.prompt for row in read_prompts(path)] == ["Hi there", told]

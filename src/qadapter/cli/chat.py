@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, QAdapterError, did_you_mean
-from .decoding import add_decoding_flags, dial, load, not_negative
+from .decoding import add_decoding_flags, checked_words, dial, load, not_negative
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -66,10 +66,13 @@ def run(args: argparse.Namespace) -> int:
             line = input("> " if sys.stdin.isatty() else "").strip()
         except EOFError:
             return 0
+        except UnicodeDecodeError as error:
+            print(f"error: this line is not {error.encoding.upper()}: not sent")
+            continue
         if line == "/quit":
             return 0
         try:
-            chat.take(line)
+            chat.take(checked_words(line, "this line"))
         except QAdapterError as error:
             print(f"error: {error}")
         except KeyboardInterrupt:

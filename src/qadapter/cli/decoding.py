@@ -23,12 +23,12 @@ def add_decoding_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-new-tokens", type=count, default=256, metavar="N", help="tokens of an answer (default: %(default)s)"
     )
-    parser.add_argument("--system", metavar="TEXT", help="system message")
+    parser.add_argument("--system", type=_text, metavar="TEXT", help="system message")
     parser.add_argument(
         "--temperature", type=not_negative, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)"
     )
     parser.add_argument("--top-p", type=_share, metavar="P", help="sample from the most likely tokens of mass P")
-    parser.add_argument("--seed", type=int, default=0, help="of sampling (default: %(default)s)")
+    parser.add_argument("--seed", type=_seed, default=0, help="of sampling (default: %(default)s)")
     add_loading_flags(parser)
 
 
@@ -115,6 +115,34 @@ def _share(text: str) -> float:
     if value > 1:
         raise argparse.ArgumentTypeError(f"must be at most 1, got {text}")
     return value
+
+
+def _seed(text: str) -> int:
+    # What numpy's generator takes.
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {2**32 - 1}, got {text!r}")
+    return int(text)
+
+
+def _text(text: str) -> str:
+    try:
+        return checked_words(text, "the text")
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def checked_words(text: str, what: str) -> str:
+    """A text from a command line or a terminal.
+
+    Raises:
+        ConfigError: it holds bytes that are no UTF-8, which Python keeps as half characters.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = text.encode("utf-8", "surrogateescape" if error.object[error.start] >= "\udc80" else "replace")
+        raise ConfigError(f"{what} is not UTF-8: {shown[:80]!r}") from None
+    return text
 
 
 def count(text: str) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .decoding import add_decoding_flags, count, dial, load, not_negative
+from .decoding import add_decoding_flags, checked_words, count, dial, load, not_negative
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -105,7 +105,8 @@ def _answer_file(args: argparse.Namespace, decoding: dict[str, Any]) -> int:
 
         cut = answer_file(
             model, tokenizer, prompts, inputs, out, strengths=list(dict.fromkeys(args.strength)), settings=settings,
-            batch_size=args.batch_size, max_new_tokens=args.max_new_tokens, on_batch=show, **decoding,
+            batch_size=args.batch_size, max_new_tokens=args.max_new_tokens, on_batch=show,
+            seed=args.seed if args.temperature else None, **decoding,
         )  # fmt: skip
     logger.info("%s: %d prompts, strength %s", out, len(prompts), " ".join(f"{value:g}" for value in args.strength))
     _warn_of_cut(cut, args.max_new_tokens)
@@ -149,10 +150,20 @@ def _warn_of_cut(cut: int, max_new_tokens: int) -> None:
 def _prompts(words: Sequence[str]) -> list[str]:
     if words.count("-") > 1:
         raise ConfigError("standard input can be read once; give - once.")
-    prompts = [sys.stdin.read().strip() if word == "-" else word for word in words]
+    prompts = [_standard_input().strip() if word == "-" else checked_words(word, "a prompt") for word in words]
     if not all(prompt.strip() for prompt in prompts):
         raise ConfigError("a prompt is empty.")
     return prompts
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"standard input is not {error.encoding.upper()}: {error.reason}, 0x{error.object[error.start]:02x}.",
+            hint="convert it, for example with iconv -f latin1 -t utf-8",
+        ) from error
 
 
 def _as_input(prompt: Prompt, system: str | None, tokenizer: PreTrainedTokenizerBase) -> Prompt:

@@ -75,6 +75,22 @@ def refuse_other_system(row: Mapping[str, Any], prompt: Text) -> None:
             )
 
 
+def refuse_rest_of_prompt(row: Mapping[str, Any], prompt: Text) -> None:
+    """Stop where a row of prompts without responses has more of what is asked in a column of its own.
+
+    Raises:
+        RowProblem: naming the columns and the way out.
+    """
+    refuse_media(row)
+    text = _joined(prompt)
+    rest = (*_ASKS, "context", *_SYSTEM)
+    if names := [name for name in rest if _holds_something(row.get(name)) and not _is_in(row[name], text)]:
+        raise RowProblem(
+            f"{', '.join(map(repr, names))} would be lost beside the prompt: make it part of 'prompt', or with the "
+            "roles system and user of 'messages'; or remove the column"
+        )
+
+
 def _holds_something(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value.strip())

@@ -10,12 +10,14 @@ While the run goes on the lines come in the order of the batches; when it is com
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data.whole_file import write_whole
@@ -41,6 +43,7 @@ def answer_file(
     settings: Mapping[str, Any],
     batch_size: int,
     max_new_tokens: int,
+    seed: int | None = None,
     on_batch: Callable[[int, int], None] | None = None,
     **generate_kwargs: Any,
 ) -> int:
@@ -52,11 +55,13 @@ def answer_file(
         prompts: the rows of the file of prompts.
         inputs: of each prompt, what `answer_prompts` takes.
         out: the file; made if missing. A half-written last line is removed, complete lines are kept, also those at
-            other strengths.
+            other strengths. What is there and no file, such as /dev/stdout, gets the lines as they come.
         strengths: of the answers; each prompt is answered at each.
         settings: what else the answers depend on, as JSON; written to each line.
         batch_size: prompts per batch.
         max_new_tokens: most tokens of an answer.
+        seed: of sampling. Each batch begins from it, its strength and its prompts' numbers, so that a run that goes on
+            draws what it would have drawn, and nothing twice. None: from the random state as it is.
         on_batch: called with the number of answers that have come, and of those that were missing.
         **generate_kwargs: for `answer_prompts`.
 
@@ -70,7 +75,8 @@ def answer_file(
     wanted = {(row.number, strength) for row in prompts for strength in strengths}
     # All of them now: what is wrong with a long one would else show when the shorter ones are answered.
     encoded = encode_prompts(model, tokenizer, inputs, max_new_tokens=max_new_tokens)
-    done = _read_done(out, prompts, settings)
+    is_file = out.is_file() or not out.exists()
+    done = _read_done(out, prompts, settings) if is_file else {}
     missing, before = len(wanted - done.keys()), len(done)
     by_length = sorted(range(len(prompts)), key=lambda number: len(encoded[number]))
     with out.open("a", encoding="utf-8") as file:
@@ -78,6 +84,8 @@ def answer_file(
             left = [number for number in by_length if (prompts[number].number, strength) not in done]
             for start in range(0, len(left), batch_size):
                 batch = left[start : start + batch_size]
+                if seed is not None:
+                    _seed_batch(seed, strength, [prompts[number].number for number in batch])
                 answers = answer_prompts(
                     model,
                     tokenizer,
@@ -104,8 +112,14 @@ def answer_file(
                 file.flush()
                 if on_batch is not None:
                     on_batch(len(done) - before, missing)
-    _write_in_order(out, [done[key] for key in sorted(done)])
+    if is_file:
+        _write_in_order(out, [done[key] for key in sorted(done)])
     return sum(not done[key]["finished"] for key in wanted)
+
+
+def _seed_batch(seed: int, strength: float, numbers: Sequence[int]) -> None:
+    digest = hashlib.sha256(json.dumps([seed, strength, *numbers]).encode()).digest()
+    torch.manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
 def _read_done(
