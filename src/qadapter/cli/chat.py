@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -61,14 +62,14 @@ def run(args: argparse.Namespace) -> int:
         )
     chat = Chat(model, tokenizer, args.strength, args.system, args.max_new_tokens, decoding)
     print(f"{args.directory} at strength {args.strength:g}; /help lists the commands")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # A strict reader would lose the lines behind one in another encoding as well.
+        sys.stdin.reconfigure(errors="surrogateescape")
     while True:
         try:
             line = input("> " if sys.stdin.isatty() else "").strip()
         except EOFError:
             return 0
-        except UnicodeDecodeError as error:
-            print(f"error: this line is not {error.encoding.upper()}: not sent")
-            continue
         if line == "/quit":
             return 0
         try:
