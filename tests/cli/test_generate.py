@@ -69,6 +69,9 @@ def test_standard_input_in_another_encoding(
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("café".encode("latin-1")), "utf-8"))
     assert main(["generate", str(trained), "-"]) == 2
     assert "standard input is not UTF-8: unexpected end of data, 0xe9." in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9"), "utf-8", "surrogateescape"))
+    assert main(["generate", str(trained), "-"]) == 2
+    assert "standard input is not UTF-8: b'caf\\xe9'" in capsys.readouterr().err
 
 
 def test_a_system_message_reaches_the_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

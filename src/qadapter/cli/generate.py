@@ -158,7 +158,8 @@ def _prompts(words: Sequence[str]) -> list[str]:
 
 def _standard_input() -> str:
     try:
-        return sys.stdin.read()
+        # Where the locale is C, bytes that are no UTF-8 are read as half characters.
+        return checked_words(sys.stdin.read(), "standard input")
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"standard input is not {error.encoding.upper()}: {error.reason}, 0x{error.object[error.start]:02x}.",
