@@ -73,11 +73,10 @@ def vs_trained(line: Results, results: Results, label: str) -> float | None:
     return None
 
 
-def default_beside(line: Results, results: Results) -> Results:
-    """The least KL at which the default gains as much as a method ÷ that method's KL: at strength 1, along its dial.
+def cost_of_default(line: Results, results: Results) -> dict[float, float | None]:
+    """The least KL at which the default gains as much as a method ÷ that method's KL, by the strength of the method.
 
-    Returns:
-        Null where the method gains nothing, or more than the default does anywhere on its dial: `default_reaches`.
+    None where it gains more than the default does anywhere on its dial; strengths at which it gains nothing are absent.
     """
     default = dial_of(line_of(results, "default"))
     ratios: dict[float, float | None] = {}
@@ -85,6 +84,16 @@ def default_beside(line: Results, results: Results) -> Results:
         if point["strength"] > 0 and point["y"]["value"] > base_behaviour(results):
             ours = cost_of(default, point["y"]["value"], SQUARE_ROOT)
             ratios[point["strength"]] = None if ours is None else ours / point["x"]["value"]
+    return ratios
+
+
+def default_beside(line: Results, results: Results) -> Results:
+    """What `cost_of_default` says of a method at strength 1, and at worst along its dial.
+
+    Returns:
+        Null where the method gains nothing, or more than the default does anywhere on its dial: `default_reaches`.
+    """
+    ratios = cost_of_default(line, results)
     known = [ratio for ratio in ratios.values() if ratio is not None]
     return {
         "default_reaches": len(known) == len(ratios) if ratios else None,

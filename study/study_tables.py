@@ -167,24 +167,36 @@ def noise_part() -> str:
     return per_set("noise", content)
 
 
+FLIPPED = ("pairs", "brakes", "lighter")
+"""The parts that measure what 20 % of flipped labels cost, on many pairs."""
+
+
+def accuracy_lost(name: str) -> dict[str, float] | None:
+    """The pair accuracy that flipped labels cost each method, mean over seeds; None where it has not been measured."""
+    lines = [line for part in loaded(name, *FLIPPED) for line in part["lines"]]
+    accuracy = {line["label"]: trained(line)["figures"]["preference.accuracy"] for line in lines}
+    methods = [line["label"].partition(", ") for line in lines if line["label_noise"]]
+    return {m: accuracy[f"{m}, 0% flipped"] - accuracy[f"{m}, {flipped}"] for m, _, flipped in methods} or None
+
+
 def pairs_part() -> str:
     """What flipped labels cost in accuracy, on many pairs."""
 
     def content(name: str, results: Results) -> list[str]:
-        parts = [results, *loaded(name, "brakes", "lighter")]
+        parts, lost = loaded(name, *FLIPPED), accuracy_lost(name)
+        assert lost is not None
         lines, runs = ([one for part in parts for one in part[key]] for key in ("lines", "runs"))
-        accuracy = {line["label"]: trained(line)["figures"]["preference.accuracy"] for line in lines}
         rows = []
         for line in lines:
             method, _, flipped = line["label"].partition(", ")
             seeds = [run["figures"]["preference.accuracy"] for run in runs if run["label"] == line["label"]]
-            fell = accuracy[f"{method}, 0% flipped"] - accuracy[line["label"]]
+            mean = trained(line)["figures"]["preference.accuracy"]
             rows.append(
                 [
                     method,
                     flipped.removesuffix(" flipped"),
-                    f"{accuracy[line['label']]:.3f} ({', '.join(f'{one:.3f}' for one in seeds)})",
-                    f"{fell:.3f}" if line["label_noise"] else "",
+                    f"{mean:.3f} ({', '.join(f'{one:.3f}' for one in seeds)})",
+                    f"{lost[method]:.3f}" if line["label_noise"] else "",
                     f"{trained(line)['figures']['preference.logp_margin'] - margin(results):+.1f}",
                 ]
             )

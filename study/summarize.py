@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from study_figures import summary
+from study_goals import goals_part
 from study_lines import SETS, beside_default, load
 from study_tables import cost_part, dial_part, methods_part, noise_part, pairs_part, rates_part, variants_part
 
@@ -30,6 +31,7 @@ def plots() -> None:
 def page(text: str) -> str:
     """The page with its tables made anew."""
     made = {
+        "goals": goals_part(summary()),
         "methods": methods_part(summary()),
         "constants": variants_part("constants"),
         "cut": variants_part("cut"),

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -97,3 +98,72 @@ def test_further_baselines_stand_beside_the_base_and_the_dpo_of_the_table(summar
     rpo = lines.line_of(others, "RPO")
     wider = lines.trained(rpo)["figures"]["preference.logp_margin"] - others["base"]["preference.logp_margin"]
     assert said["logp_margin_gain"] == pytest.approx(wider)
+
+
+def goals(summarize: ModuleType, found: dict[str, Any]) -> dict[str, list[str]]:
+    """The rows of the table of goals by their first cell."""
+    rows = [line.strip("| ").split(" | ") for line in summarize.goals_part(found).splitlines()[2:]]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_a_goal_that_is_missed_says_so(summarize: ModuleType) -> None:
+    found = summarize.summary()
+    names = list(found["sets"])
+    default, dpo, sft = (found["sets"]["business"]["methods"][label] for label in ("default", "DPO", "SFT"))
+    default |= {"reaches_best_dpo": True, "kl_vs_best_dpo_at_equal_behaviour": 0.5}
+    default |= {"kl_vs_any_dpo_at_equal_behaviour": 1.0, "kl_vs_sft_at_equal_behaviour": 0.99}
+    default |= {"retention_change": -0.01, "retention_change_interval": [-0.02, -0.001]}
+    for one in (dpo, sft):
+        one |= {"behaviour_gain": 0.1, "behaviour_gain_interval": [0.05, 0.15]}
+
+    def cells() -> list[str]:
+        made = goals(summarize, found)
+        wanted = ("at DPO's own", "as far as", "less KL than SFT", "benchmarks")
+        return [row[names.index("business")] for name, row in made.items() if name.startswith(wanted)]
+
+    assert cells() == ["met: 0.50", "met: 1.00", "met: 0.99", "met: -1.0 [-2.0, -0.1]"]
+    default |= {"kl_vs_best_dpo_at_equal_behaviour": 0.51, "kl_vs_any_dpo_at_equal_behaviour": 1.01}
+    default |= {"kl_vs_sft_at_equal_behaviour": 1.0, "retention_change": -0.011}
+    assert cells() == ["**missed**: 0.51", "**missed**: 1.01", "**missed**: 1.00", "**missed**: -1.1 [-2.0, -0.1]"]
+    default |= {"retention_change_interval": [-0.03, 0.001]}
+    assert cells()[-1] == "met: -1.1 [-3.0, +0.1]"
+    default |= {"reaches_best_dpo": False, "kl_vs_sft_at_equal_behaviour": None}
+    assert [cells()[0], cells()[2]] == ["**missed**: not reached"] * 2
+    dpo["behaviour_gain_interval"] = sft["behaviour_gain_interval"] = [-0.01, 0.2]
+    default |= {"reaches_best_dpo": True, "kl_vs_sft_at_equal_behaviour": 0.5}
+    assert [cells()[0], cells()[2]] == [
+        "**missed**: 0.51 (at a gain of DPO within the noise)", "met: 0.50 (at a gain of SFT within the noise)"
+    ]  # fmt: skip
+    dpo["behaviour_gain"] = sft["behaviour_gain"] = 0.0
+    assert [cells()[0], cells()[2]] == ["DPO gains nothing", "SFT gains nothing"]
+
+
+def test_flipped_labels_are_held_against_what_they_cost_dpo(
+    summarize: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = {"default": 0.03, "DPO": 0.03}
+    monkeypatch.setattr(sys.modules["study_goals"], "accuracy_lost", lambda name: lost if name == "academy" else None)
+    (row,) = [row for name, row in goals(summarize, summarize.summary()).items() if name.startswith("20 %")]
+    assert row == ["met: 0.030, DPO 0.030", *["not run"] * 4]
+    lost["default"] = 0.031
+    (row,) = [row for name, row in goals(summarize, summarize.summary()).items() if name.startswith("20 %")]
+    assert row[0] == "**missed**: 0.031, DPO 0.030"
+
+
+def test_a_baseline_above_the_defaults_frontier_is_named_with_its_strengths(summarize: ModuleType) -> None:
+    """On every set, from the points alone."""
+    lines = sys.modules["study_lines"]
+    found = summarize.summary()
+    (row,) = [row for name, row in goals(summarize, found).items() if name.startswith("no baseline")]
+    for name, cell in zip(found["sets"], row, strict=True):
+        results = lines.all_methods(name)
+        default = lines.line_of(results, "default")["points"]
+        most = max(point["y"]["value"] for point in default)
+        for line in results["lines"]:
+            if line["label"] in ("default", "paper"):
+                assert f"{line['label']} (at" not in cell
+                continue
+            beyond = [f"{one['strength']:g}" for one in line["points"] if one["y"]["value"] > most]
+            _, _, further = cell.partition("more gained: ")
+            assert (f"{line['label']} (at {', '.join(beyond)})" in further) == bool(beyond)
+        assert cell.startswith("met: none") != cell.startswith("**missed**: ")
