@@ -12,6 +12,7 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
     constants  the default preset with one constant changed at a time
     reach      what more training and a dial beyond 2 reach: two epochs, strength 3
     faster     twice the default's learning rate, along the dial
+    likelihood the default without the likelihood of the chosen response, along the dial, after one and two epochs
     cut        whether the value of a cut response's last state matters, where many responses are cut (ultrafeedback)
     noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
     pairs      the same with 0 and 20 %, on many more held-out pairs: those of the judge, whom nobody asks here
@@ -98,6 +99,18 @@ PARTS: dict[str, dict[str, Any]] = {
             "learning_rate 2e-3": ours(learning_rate=2e-3),
         },
         "reference": "default",
+        "tasks": [],
+        "text_file": None,
+    },
+    "likelihood": {
+        "methods": {
+            "default": ours(),
+            "sft_coef 0": ours(sft_coef=0.0),
+            "sft_coef 0, two epochs": ours(sft_coef=0.0, num_train_epochs=2.0),
+            "DPO": BEST_DPO,
+        },
+        "reference": "DPO",
+        "strengths": [1, 2],
         "tasks": [],
         "text_file": None,
     },

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from safetensors.torch import load_file, save_file
 
 from qadapter.baselines import TrainingJob, run_job
 from qadapter.baselines.content import content_of
+from qadapter.baselines.training_pairs import content_of_pairs, training_pairs
+from qadapter.errors import DataError
 
 
 def test_a_folder_is_the_content_of_its_files(tmp_path: Path) -> None:
@@ -53,3 +56,18 @@ def test_what_runs_share_is_of_one_base(
         output = tmp_path / "runs" / str(number)
         run_job(make_job(method, hyperparameters, model=str(base), output_dir=str(output), max_length=64))
         assert len(list((tmp_path / "runs").glob(shared))) == (1 if sign == 1 else 2)
+
+
+def test_pairs_that_changed_since_they_were_planned(make_job: Callable[..., TrainingJob], tmp_path: Path) -> None:
+    job = make_job("dpo")
+    lines = Path(job.common.train_file).read_text().splitlines(keepends=True)
+    file = tmp_path / "live.jsonl"
+    file.write_text("".join(lines))
+    common = dataclasses.replace(job.common, train_file=str(file))
+    planned = content_of_pairs(training_pairs(common, label_noise=0.0, seed=0))
+    file.write_text("".join(lines[:-1]))
+    with pytest.raises(DataError, match=r"live\.jsonl has changed since this run was planned"):
+        run_job(dataclasses.replace(job, common=common, pairs=planned))
+    assert not list(Path(job.output_dir).rglob("*.safetensors"))
+    file.write_text("".join(lines))
+    assert run_job(dataclasses.replace(job, common=common, pairs=planned)).pairs

@@ -45,7 +45,7 @@ def test_defaults_are_filled_in() -> None:
         ({}, "train_file is required"),
         ({"train_file": "x", "dtype": "float16"}, "dtype must be one of"),
         ({"train_file": "x", "train_pairs": 0}, "train_pairs must be at least 1"),
-        ({"train_file": "x", "num_train_epochs": 0.0}, "num_train_epochs must be above 0"),
+        ({"train_file": "x", "num_train_epochs": 0.0}, "num_train_epochs must be finite and above 0"),
     ],
 )
 def test_wrong_common_arguments(fields: dict[str, Any], message: str) -> None:

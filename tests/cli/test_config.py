@@ -61,6 +61,11 @@ def test_flags_of_every_kind() -> None:
     }
 
 
+def test_a_list_in_several_flags_is_all_of_them() -> None:
+    found = parse_flags(TYPES, ["--modules", "q", "v", "--max-length", "4", "--modules", "k"])
+    assert found["modules"] == ["q", "v", "k"]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

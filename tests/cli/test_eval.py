@@ -259,6 +259,8 @@ def test_json_instead_of_the_table_and_another_batch_size(
         (["TRAINED", "--text-file", "nowhere.txt"], "nowhere.txt"),
         (["TRAINED", "--output", "no/such/folder/x.json"], "the folder does not exist"),
         (["TRAINED", "--report", "no/such/folder/x.html"], "the folder does not exist"),
+        (["TRAINED", "--output", "x.json", "--report", "./x.json"], "--output and --report name one file, x.json"),
+        (["TRAINED", "--seed", "-1"], "seed must be a whole number from 0 to 4294967295, got -1"),
         (["TRAINED", "--strength", "0"], "strength 0 is the base"),
         (["TRAINED", "--strength", "nan"], "--strength must be above 0"),
         (["TRAINED", "--strength", "1", "1.0"], "names a dial twice"),
@@ -290,6 +292,28 @@ def test_a_neutral_file_without_prompts(trained: Path, tmp_path: Path, capsys: p
     (tmp_path / "n.jsonl").write_text('{"prompt": "the cat"}\n{"text": "the dog"}\n')
     assert main(["eval", str(trained), "--neutral-file", str(tmp_path / "n.jsonl")]) == 2
     assert "n.jsonl:2: missing or empty field 'prompt'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "field"), [("--neutral-file", "prompt"), ("--text-file", "text")])
+def test_half_a_character_in_a_file(
+    flag: str, field: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "n.jsonl").write_text(json.dumps({field: "the \ud83d"}))
+    assert main(["eval", str(trained), flag, str(tmp_path / "n.jsonl")]) == 2
+    said = f"n.jsonl:1: {field} holds a lone surrogate '\\ud83d', which is no character"
+    assert said in capsys.readouterr().err
+
+
+def test_a_neutral_prompt_without_room_for_an_answer(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "n.jsonl"
+    file.write_text(json.dumps({"prompt": "the cat " * 5000}) + "\n")
+    monkeypatch.setattr("qadapter.evaluate.measure_policy", None)
+    assert main(["eval", str(trained), "--neutral-file", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert f"{file}: the longest has " in said
+    assert "give shorter prompts with neutral_file" in said
 
 
 def test_help_names_every_flag(capsys: pytest.CaptureFixture[str]) -> None:

@@ -116,6 +116,7 @@ def test_errors(argv: list[str], said: str, trained: Path, capsys: pytest.Captur
         "DIR PROMPT --seed 3 --strength 0.5 1",
         "--seed 3 DIR --strength 0.5 1 PROMPT",
         "--strength 0.5 1 --trust-remote-code DIR PROMPT --seed=3",
+        "--strength 0.5 --seed=3 DIR PROMPT --strength 1",
     ],
 )
 def test_prompts_may_stand_before_and_behind_flags(words: str) -> None:

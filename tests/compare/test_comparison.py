@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from qadapter import QAdapterForCausalLM, __version__
 from qadapter.baselines import TrainingFacts, TrainingJob, own, scaled_adapter
 from qadapter.baselines.code_digest import code_digest
+from qadapter.baselines.training_pairs import content_of_pairs, training_pairs
 from qadapter.cli.config import build
 from qadapter.compare import TYPES, compare_results, make_plan, results, run_comparison, running, write_reports
 from qadapter.compare.frontier import Dial, Point, area_under, cost_of
@@ -402,6 +403,24 @@ def test_held_out_prompts_that_were_trained_on_are_counted(
     assert "held-out pairs have a prompt" not in caplog.text
     make_plan(*build(TYPES, values(train_file=str(tmp_path / "train.jsonl"))))
     assert "5 of the 8 held-out pairs have a prompt of the training pairs" in caplog.text
+    assert "prompts are" not in caplog.text
+    asked = [{"prompt": json.loads(line)["prompt"]} for line in lines[3:6]] + [{"prompt": "vc"}] * 2
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    changed = {"train_file": str(tmp_path / "train.jsonl"), "prompts_file": str(tmp_path / "prompts.jsonl")}
+    make_plan(*build(TYPES, values(**changed)))
+    assert "2 of the 4 prompts are one of the training pairs" in caplog.text
+    assert "prompts.jsonl: 1 of 5 prompts repeat one before them; each is answered once." in caplog.text
+
+
+def test_every_run_is_held_to_the_pairs_that_were_planned(values: Values, pretended: list[TrainingJob]) -> None:
+    """They are read again by the process of each run, and its result stands for them in all later ones."""
+    compare(values(label_noise=[0.0, 0.5], strengths=[1.0]))
+    assert {(job.label_noise, job.pairs["sha256"]) for job in pretended if job.pairs} == {
+        (noise, content_of_pairs(training_pairs(job.common, label_noise=noise, seed=0))["sha256"])
+        for job in pretended[:1]
+        for noise in (0.0, 0.5)
+    }
+    assert all(job.pairs for job in pretended)
 
 
 def test_the_versions_that_did_the_jobs(values: Values, pretended: list[TrainingJob]) -> None:
@@ -748,11 +767,11 @@ def test_more_tokens_than_the_base_has_positions(values: Values, tmp_path: Path,
     base = tmp_path / "base"
     shutil.copytree(config["model"], base)
     settings = json.loads((base / "config.json").read_text())
-    (base / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 20}))
-    words = " ".join(["wa"] * 30)
+    (base / "config.json").write_text(json.dumps(settings | {"max_position_embeddings": 64}))
+    words = " ".join(["wa"] * 70)
     row = {"text": words} if long == "text_file" else {"prompt": "wa ", "chosen": f"vb {words}", "rejected": "vc"}
     (tmp_path / "long.jsonl").write_text(json.dumps(row) + "\n")
-    config |= {"model": str(base), long: str(tmp_path / "long.jsonl")}
-    with pytest.raises(DataError, match=r"have 3\d tokens, and the base has 20 positions"):
+    config |= {"model": str(base), long: str(tmp_path / "long.jsonl"), "max_length": 100}
+    with pytest.raises(DataError, match=r"have 7\d tokens, and the base has 64 positions"):
         make_plan(*build(TYPES, config))
-    make_plan(*build(TYPES, config | {"max_length": 20}))
+    make_plan(*build(TYPES, config | {"max_length": 64}))

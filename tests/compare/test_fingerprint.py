@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from datasets import Dataset
 
 from qadapter.baselines import CommonArguments, TrainingJob
 from qadapter.baselines.content import content_of_base
 from qadapter.compare.fingerprint import benchmark_inputs, evaluation_inputs, training_inputs
-from qadapter.evaluate import EvaluationArguments, local_tasks
+from qadapter.evaluate import EvaluationArguments, EvaluationInputs, local_tasks
 from qadapter.evaluate.judges import JudgeArguments
 
 
@@ -107,3 +108,36 @@ def test_what_the_chat_template_is_told_counts_and_nothing_told_is_as_before() -
     assert of_training(told) != of_training(plain)
     assert content_of_base(plain) == [plain.model, None, "float32"]
     assert content_of_base(told) != content_of_base(plain)
+
+
+def test_a_moved_server_judges_the_same() -> None:
+    here, there = (judged_by_a_server(judge_endpoint=f"http://localhost:{port}/v1") for port in (8000, 8001))
+    assert here == there
+    assert judged_by_a_server(judge_model="other") != here
+    assert judged_by_a_server(judge_endpoint=None, judge_model=None) != here
+
+
+def test_what_the_hub_gave_is_its_content(tmp_path: Path) -> None:
+    """A set on the hub changes under its name; a file is hashed as it lies."""
+
+    def pair(word: str) -> Dataset:
+        return Dataset.from_list([{"prompt": "hello", "chosen": word, "rejected": "bad"}])
+
+    read = EvaluationInputs(pair("good"), ["hello"], [{"prompt": "a", "kind": "b"}], ["a document"], [])
+    others = {
+        "preference_file": read._replace(pairs=pair("better")),
+        "prompts_file": read._replace(prompts=["hi"]),
+        "neutral_file": read._replace(neutral=[]),
+        "text_file": read._replace(documents=["another"]),
+    }
+    for field, other in others.items():
+        of_hub, of_file = (EvaluationArguments(**{field: name}) for name in ("me/set", __file__))
+
+        def found(arguments: EvaluationArguments, inputs: EvaluationInputs) -> list[dict[str, object]]:
+            judging = JudgeArguments()
+            both = [evaluation_inputs(arguments, judging, with_benchmarks=b, read=inputs) for b in (False, True)]
+            return [*both, benchmark_inputs(arguments, read=inputs)]
+
+        assert found(of_file, other) == found(of_file, read)
+        changed = [a != b for a, b in zip(found(of_hub, other), found(of_hub, read), strict=True)]
+        assert changed == ([False, True, True] if field == "text_file" else [True, True, False])

@@ -157,9 +157,37 @@ def test_records_of_different_items() -> None:
         difference_to_base(RECORD, {**BASE, "tasks": {**BASE["tasks"], "a": task([1.0, 0.0, 0.0])}})
 
 
+def answered(*texts: str) -> dict:
+    return {"answers": {"items": [{"answer": text, "finished": True} for text in texts]}}
+
+
+def test_the_same_answer_is_a_tie_whatever_rounding_says() -> None:
+    """A reward model reads it in another batch, with other padding."""
+    base = {**answered("a", "b", "c"), "judges": {"reward:r": judged([1.0, 1.0, 1.0])}}
+    judges = {"reward:r": judged([1.0 + 1e-7, 1.0 - 1e-7, 2.0]), "endpoint:e": judged([0.5, 0.5, 1.0])}
+    (line,) = judge_agreement({**answered("a", "b", "other"), "judges": judges}, base)
+    assert (line["share"], line["kappa"]) == (1.0, 1.0)
+    (line,) = judge_agreement({**answered("a", "B", "other"), "judges": judges}, base)
+    assert line["share"] == pytest.approx(2 / 3)
+
+
+def test_a_judge_that_fails_on_other_answers_at_each_strength_has_compared_with_other_bases() -> None:
+    base = {"judges": {"checker:m:f": judged([0.0, 1.0, 1.0, 0.0])}}
+    scores = [[1.0, 1.0, None, 0.0], [1.0, 1.0, 1.0, 1.0]]
+    records = [{"judges": {"checker:m:f": judged(items)}} for items in scores]
+    differences = [difference_to_base(record, base) for record in records]
+    (row,) = figure_rows(differences, base)
+    assert row.base == "33.3 %, 50.0 %"
+    assert row.meaning == "share of 3, 4 fresh answers that a program accepts"
+    (row,) = figure_rows(differences[1:] * 2, base)
+    assert (row.base, row.meaning) == ("50.0 %", "share of 4 fresh answers that a program accepts")
+
+
 def test_agreement_of_judges_by_hand() -> None:
     """Directions: checker [1, 0, –, –], reward [1, 0, −1, 1], endpoint [1, 0, –, −1]."""
-    found = {tuple(line["judges"]): (line["share"], line["prompts"]) for line in judge_agreement(RECORD, BASE)}
+    answers = answered("the same", "w", "x", "y"), answered("another", "w", "b", "c")
+    record, base = ({**one, **texts} for one, texts in zip((RECORD, BASE), answers, strict=True))
+    found = {tuple(line["judges"]): (line["share"], line["prompts"]) for line in judge_agreement(record, base)}
     assert found == {
         ("checker:m:f", "reward:r"): (1.0, 2),
         ("checker:m:f", "endpoint:e"): (1.0, 2),

@@ -40,6 +40,8 @@ def test_judges_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ({"checker": ["a:b", "c:d", "a:b"]}, "checker names 'a:b' more than once"),
         ({"judge_timeout": 0.0}, "judge_timeout"),
         ({"judge_timeout": float("nan")}, "judge_timeout"),
+        ({"judge_timeout": float("inf")}, "judge_timeout must be above 0 and at most 86400 seconds, got inf"),
+        ({"judge_endpoint": "http://host/\u00fc/v1", "judge_model": "m"}, "its path is in ASCII"),
         ({"judge_retries": -1}, "judge_retries"),
         ({"judge_concurrency": 0}, "judge_concurrency"),
         ({"reward_batch_size": 0}, "reward_batch_size"),

@@ -203,6 +203,15 @@ def test_a_reply_that_was_cut_off_names_the_setting(
     assert verdict.note == f"no choice in 3 replies, the last, {where}: <think>Both are"
 
 
+def test_a_name_that_was_cut_off_is_no_choice(server: JudgeServer, tmp_path: Path) -> None:
+    """It may be the beginning of "A tie"."""
+    server.respond = lambda body: (200, {}, '{"choices": [{"message": {"content": "A"}, "finish_reason": "length"}]}')
+    (verdict,) = ask(judge_of(server, tmp_path, request={"max_tokens": 1}), ("one", "two"))
+    assert verdict.score is None
+    assert "cut off at max_tokens 1 (raise it with judge_request): A" in verdict.note
+    assert (tmp_path / "judgments.jsonl").read_text() == ""
+
+
 @pytest.mark.parametrize(
     "trouble",
     [
@@ -498,3 +507,34 @@ def test_backoff_doubles_up_to_a_minute() -> None:
 )
 def test_retry_after_header(header: str | None, seconds: float) -> None:
     assert retry_after_seconds(header, datetime(2026, 10, 21, 7, 28, tzinfo=UTC)) == seconds
+
+
+def test_refusals_and_replies_outside_of_the_format_are_asked_again_after_a_pause(
+    server: JudgeServer, tmp_path: Path
+) -> None:
+    waits: list[float] = []
+    server.respond = lambda body: completion("", refusal="I cannot help with that.")
+    (verdict,) = ask(judge_of(server, tmp_path, waits, concurrency=1), ("good", "bad"))
+    assert verdict.score is None
+    assert verdict.note == "no choice in 3 replies, the last: I cannot help with that."
+    assert waits == [1.0, 2.0] * 2, "of both orders"
+
+
+def test_what_a_servers_filter_refuses_is_asked_again(server: JudgeServer, tmp_path: Path) -> None:
+    waits: list[float] = []
+    filtered = error(400, "content_filter: the prompt was filtered")
+    replies = [filtered, completion("model-a"), filtered, filtered, filtered]
+    server.respond = lambda body: replies.pop(0)
+    judge = judge_of(server, tmp_path, waits, concurrency=1)
+    (verdict,) = ask(judge, ("good", "bad"))
+    said = "refused 3 times, the last: HTTP 400: content_filter: the prompt was filtered"
+    assert verdict == Verdict(None, said)
+    assert waits == [1.0, 1.0, 2.0]
+    assert judge.cost is not None
+    assert (judge.cost["asked_again"], judge.cost["failed"]) == (3, 1)
+
+
+def test_half_a_character_of_a_judge_can_be_saved(server: JudgeServer, tmp_path: Path) -> None:
+    server.respond = lambda body: completion("I prefer \ud83d")
+    (verdict,) = ask(judge_of(server, tmp_path), ("good", "bad"))
+    assert verdict.note.encode("utf-8") == b"no choice in 3 replies, the last: I prefer ?"

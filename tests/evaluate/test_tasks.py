@@ -126,6 +126,15 @@ def test_a_generated_answer_is_read_as_gsm8k_reads_it(tmp_path: Path) -> None:
         ([{**ROWS["arc"], "answerKey": "Z"}], "answerKey 'Z' is none of the labels"),
         ([{**ROWS["arc"], "choices": {"text": ["a"], "label": ["A"]}}], "at least 2"),
         ([{**ROWS["mmlu"], "choices": ["a"]}], "2 to 26 texts"),
+        ([{**ROWS["mmlu"], "choices": ["a", 4, "c"]}], "choices must be texts, .* got 4"),
+        ([{**ROWS["hellaswag"], "endings": [1, 2]}], "endings must be texts, .* got 1"),
+        ([{**ROWS["hellaswag"], "endings": ["va", "[title]"]}], r"endings must be texts, .* got '\[title\]'"),
+        (
+            [ROWS["arc"], {**ROWS["arc"], "choices": {"text": ["a", None], "label": ["2", "3"]}}],
+            "mine.jsonl:2: .* None",
+        ),
+        ([{**ROWS["arc"], "choices": {"text": [" ", "b"], "label": ["2", "3"]}}], "choices must be texts, .* got ' '"),
+        ([{**ROWS["piqa"], "goal": "a \ud83d"}], r"mine.jsonl:1: goal holds a lone surrogate '\\ud83d'"),
         ([{**ROWS["hellaswag"], "label": "x"}], "label must be 0 to 3"),
         ([{**ROWS["hellaswag"], "ctx_a": "wb", "ctx_b": 3}], "ctx_a and ctx_b must be texts, got 'wb' and 3"),
     ],
@@ -134,6 +143,18 @@ def test_a_generated_answer_is_read_as_gsm8k_reads_it(tmp_path: Path) -> None:
 def test_rows_that_ask_nothing(rows: list[dict], message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         local_task(write(tmp_path / "mine.jsonl", rows))
+
+
+def test_a_perplexity_beyond_all_floats_costs_nothing_else(tmp_path: Path, tokenizer) -> None:
+    rows = [{"context": "wa", "continuation": "vb " * 30}]
+    model = make_model(constants=RESIDUAL)
+    with torch.no_grad():
+        model.get_output_embeddings().weight.mul_(1e4)
+    (task,) = run_tasks(
+        model, tokenizer, load_tasks([write(tmp_path / "mine.jsonl", rows)]), strength=0.0, limit=None, batch_size=1,
+        num_fewshot=None, chat_template=False, seed=0,
+    ).values()  # fmt: skip
+    assert (task["value"], task["other"]["perplexity,none"]) == (0.0, None)
 
 
 def test_a_file_that_has_the_name_of_a_figure(tmp_path: Path) -> None:
@@ -167,6 +188,21 @@ def test_a_task_without_a_mean_over_its_questions(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(local_tasks, "SCHEMAS", (schemas["lambada"]._replace(config=config),))
     with pytest.raises(ConfigError, match=r"task 'mine' has none of the metrics acc_norm, .*; it has perplexity"):
         load_tasks([write(tmp_path / "mine.jsonl", [ROWS["lambada"]])])
+
+
+def test_a_task_whose_headline_is_no_mean_over_its_questions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As lm-eval's tinyBenchmarks, which make theirs of a model of the questions."""
+    means = tasks_module._is_mean
+    monkeypatch.setattr(local_tasks, "_perplexity", lambda items: 0.5)
+    schemas = {schema.name: schema for schema in local_tasks.SCHEMAS}
+    made = {"metric": "acc", "aggregation": "perplexity", "higher_is_better": True}
+    config = {**schemas["lambada"].config, "metric_list": [made]}
+    monkeypatch.setattr(local_tasks, "SCHEMAS", (schemas["lambada"]._replace(config=config),))
+    file = write(tmp_path / "mine.jsonl", [ROWS["lambada"]])
+    with pytest.raises(ConfigError, match="task 'mine': its acc is not the mean over its questions"):
+        load_tasks([file])
+    monkeypatch.setattr(tasks_module, "_is_mean", lambda aggregation: not means(aggregation))
+    assert [task.name for task in load_tasks([file])] == ["mine"], "nothing else is wrong with it"
 
 
 def test_two_files_of_one_name(tmp_path: Path) -> None:

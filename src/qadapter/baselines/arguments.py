@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,12 +74,14 @@ class CommonArguments:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ConfigError(f"{name} must be at least {lowest}, got {value}")
+        if not 0 <= self.data_seed < 2**32:
+            raise ConfigError(f"data_seed must be a whole number from 0 to {2**32 - 1}, got {self.data_seed}")
         schedules = [schedule.value for schedule in SchedulerType]
         if self.lr_scheduler_type not in schedules:
             near = did_you_mean(self.lr_scheduler_type, schedules)
             raise ConfigError(f"lr_scheduler_type {self.lr_scheduler_type!r} is unknown{near}")
-        if not self.num_train_epochs > 0:
-            raise ConfigError(f"num_train_epochs must be above 0, got {self.num_train_epochs}")
+        if not 0 < self.num_train_epochs < math.inf:
+            raise ConfigError(f"num_train_epochs must be finite and above 0, got {self.num_train_epochs}")
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The base's tokenizer. Raises `ConfigError` or `DataError` where it cannot be had."""

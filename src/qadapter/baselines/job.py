@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from .. import __version__
+from ..errors import DataError
 from ..model.loading import load_base_config
 from ..model.positions import positions_of
 from ..train import usable_pairs
@@ -21,7 +22,7 @@ from .code_digest import code_digest
 from .library_versions import library_versions
 from .method import Run
 from .registry import check_job, method_of
-from .training_pairs import training_pairs
+from .training_pairs import content_of_pairs, training_pairs
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class TrainingJob:
     seed: int = 0
     label_noise: float = 0.0
     """Share of the training pairs whose chosen and rejected are swapped."""
+    pairs: dict[str, Any] | None = None
+    """`content_of_pairs` of the training pairs as they were planned; None takes them as they are."""
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> TrainingJob:
@@ -99,6 +102,11 @@ def run_job(job: TrainingJob) -> TrainingFacts:
         # Without tensors so far there is no peak to forget.
         torch.cuda.reset_peak_memory_stats()
     pairs = training_pairs(common, label_noise=job.label_noise, seed=job.seed)
+    if job.pairs is not None and content_of_pairs(pairs) != job.pairs:
+        raise DataError(
+            f"{common.train_file} has changed since this run was planned: its result would stand for other pairs.",
+            hint="start again: what is finished stays, what the change concerns is trained anew",
+        )
     warnings, package = _Warnings(), logging.getLogger("qadapter")
     package.addHandler(warnings)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,12 +27,14 @@ class Hyperparameter:
     choices: tuple[str, ...] = ()
     least: float = 0.0
     """Of a number: the smallest that is allowed."""
+    above: float = -math.inf
+    """Of a number: what it has to lie above."""
 
     def checked(self, name: str, value: Any) -> Any:
         """The value in its kind; None where that is the default.
 
         Raises:
-            ConfigError: another kind, too small, or none of the choices.
+            ConfigError: another kind, too small, not finite, or none of the choices.
         """
         if value is None and self.default is None:
             return None
@@ -42,6 +45,9 @@ class Hyperparameter:
             raise ConfigError(f"{name} must be of type {self.kind.__name__}, got {value!r}")
         if self.kind in (int, float) and not number >= self.least:
             raise ConfigError(f"{name} must be at least {self.least:g}, got {value}")
+        if self.kind in (int, float) and not self.above < number < math.inf:
+            lowest = "" if self.above == -math.inf else f" and above {self.above:g}"
+            raise ConfigError(f"{name} must be finite{lowest}, got {value}")
         if self.choices and value not in self.choices:
             question = did_you_mean(str(value), self.choices)
             raise ConfigError(f"{name} must be one of {', '.join(self.choices)}, got {value!r}{question}")
@@ -103,5 +109,5 @@ def optimization(learning_rate: float | None) -> dict[str, Hyperparameter]:
     """The hyperparameters that every method has; a learning rate of None is the preset's."""
     return {
         "learning_rate": Hyperparameter("peak learning rate of AdamW", learning_rate),
-        "num_train_epochs": Hyperparameter("passes over the training pairs; default: the common ones"),
+        "num_train_epochs": Hyperparameter("passes over the training pairs; default: the common ones", above=0.0),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any
 
 import torch
@@ -53,6 +55,14 @@ def flipped(pairs: Dataset, share: float, seed: int) -> Dataset:
         for index, row in enumerate(pairs)
     ]
     return Dataset.from_list(rows, features=pairs.features)
+
+
+def content_of_pairs(pairs: Dataset) -> dict[str, Any]:
+    """What stands for pairs: how many there are, and the SHA-256 of prompts, chosen and rejected in their order."""
+    digest = hashlib.sha256()
+    for row in pairs.select_columns(["prompt", "chosen", "rejected"]):
+        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return {"count": len(pairs), "sha256": digest.hexdigest()}
 
 
 def tokenized_batches(run: Run) -> list[list[dict[str, Any]]]:

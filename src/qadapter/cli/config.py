@@ -132,6 +132,12 @@ def flag_of(field: str) -> str:
 
 
 class _FlagParser(HfArgumentParser):
+    def add_argument(self, *names: Any, **options: Any) -> argparse.Action:
+        """As argparse's, but that a list which is given in several flags is all of them, and not the last."""
+        if options.get("nargs") == "+":
+            options.setdefault("action", "extend")
+        return super().add_argument(*names, **options)
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message.replace("argument ", "", 1))
 

@@ -54,6 +54,8 @@ class EvalRunArguments:
                 raise ConfigError(f"{flag} {path}: the folder does not exist.")
             if path and Path(path).is_dir():
                 raise ConfigError(f"{flag} {path}: that is a folder; name a file in it.")
+        if self.output and self.report and Path(self.output).absolute() == Path(self.report).absolute():
+            raise ConfigError(f"--output and --report name one file, {self.output}: the JSON and the page need two.")
         if self.dtype and self.dtype not in DTYPES:
             raise ConfigError(f"--dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
 

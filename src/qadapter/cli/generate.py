@@ -49,10 +49,10 @@ def add_parser(subparsers: Any) -> None:
         "--strength",
         type=not_negative,
         nargs="+",
-        default=[1.0],
+        action="extend",
         metavar="S",
         help="1 is what was trained, 0 the base model (at temperature α̃/α₀, its own where they are equal), above 1 "
-        "extrapolates; several are printed one after the other",
+        "extrapolates; several are printed one after the other (default: 1)",
     )
     add_decoding_flags(parser)
     parser.prepare = partial(_words_first, parser)
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     """
     if bool(args.prompts) != bool(args.out) or bool(args.prompts) == bool(args.words):
         raise ConfigError("give prompts as words, or --prompts FILE with --out FILE.")
+    args.strength = args.strength or [1.0]
     decoding = dial(args)
     return _answer_file(args, decoding) if args.prompts else _answer_words(args, decoding)
 

@@ -67,6 +67,9 @@ class CompareArguments:
             raise ConfigError("strengths must hold 1: what was trained, by which the best of a sweep is chosen.")
         if not self.seeds:
             raise ConfigError("seeds must hold at least one number")
+        for seed in self.seeds:
+            if not 0 <= seed < 2**32:
+                raise ConfigError(f"seeds must be whole numbers from 0 to {2**32 - 1}, got {seed}")
         for name, values in (("strengths", self.strengths), ("seeds", self.seeds), ("label_noise", self.noises)):
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name} names a value twice: {', '.join(map(str, values))}")
@@ -80,8 +83,8 @@ class CompareArguments:
                 )
             if unknown := sorted(set(self.benchmark_strengths) - set(self.strengths)):
                 raise ConfigError(f"benchmark_strengths: {unknown[0]:g} is not one of strengths")
-        if self.x_limit is not None and not self.x_limit > 0:
-            raise ConfigError(f"x_limit must be above 0, got {self.x_limit}")
+        if self.x_limit is not None and not 0 < self.x_limit < math.inf:
+            raise ConfigError(f"x_limit must be finite and above 0, got {self.x_limit}")
 
     @property
     def noises(self) -> list[float]:

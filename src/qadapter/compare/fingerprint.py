@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-
 from ..baselines import METHODS, TrainingJob, checked_hyperparameters
 from ..baselines.content import content_of, content_of_common
 from ..baselines.shared_file import digest_of
-from ..evaluate import EvaluationArguments
+from ..baselines.training_pairs import content_of_pairs
+from ..evaluate import EvaluationArguments, EvaluationInputs
 from ..evaluate.judges import JudgeArguments
 from ..evaluate.judges.making import default_cache
 from ..evaluate.local_tasks import read_questions
@@ -41,14 +38,6 @@ _OF_BOTH = {"seed", "max_length"}
 _OF_PAIRS = {"train_file", "style", "on_bad_row", "train_pairs", "data_seed"}
 
 
-def content_of_pairs(pairs: Dataset) -> dict[str, Any]:
-    """What stands for pairs: how many there are, and the SHA-256 of prompts, chosen and rejected in their order."""
-    digest = hashlib.sha256()
-    for row in pairs.select_columns(["prompt", "chosen", "rejected"]):
-        digest.update(json.dumps(row, sort_keys=True).encode() + b"\n")
-    return {"count": len(pairs), "sha256": digest.hexdigest()}
-
-
 def training_inputs(job: TrainingJob, pairs: Mapping[str, Any]) -> dict[str, Any]:
     """What determines a trained adapter.
 
@@ -69,18 +58,30 @@ def training_inputs(job: TrainingJob, pairs: Mapping[str, Any]) -> dict[str, Any
 
 
 def evaluation_inputs(
-    evaluation: EvaluationArguments, judges: JudgeArguments, *, with_benchmarks: bool
+    evaluation: EvaluationArguments,
+    judges: JudgeArguments,
+    *,
+    with_benchmarks: bool,
+    read: EvaluationInputs | None = None,
 ) -> dict[str, Any]:
     """What determines a record, beside the policy.
 
     The source of checkers counts, but for comments and docstrings; what they import or read does not. The names of
     reward models and of task files count as well: their scores stand under them in the record. So does the file of a
-    server's judgments, where it is not the default one: another file says that the server's model is another one.
+    server's judgments, where it is not the default one: another file says that the server's model is another one. Its
+    address does not: a moved server changes nothing.
+
+    Args:
+        evaluation: what is measured.
+        judges: who judges.
+        with_benchmarks: whether the record holds tasks and plain text.
+        read: what was read; of what came from the hub, whose sets change under their names, it is the content.
 
     Raises:
         DataError: a task file that cannot be read.
     """
-    arguments = {**dataclasses.asdict(evaluation), **dataclasses.asdict(judges)}
+    asked = {"judge_endpoint": judges.judge_endpoint is not None or None}
+    arguments = {**dataclasses.asdict(evaluation), **dataclasses.asdict(judges), **asked}
     without = _WITHOUT_INFLUENCE if with_benchmarks else _WITHOUT_INFLUENCE | _OF_BENCHMARKS
     inputs = {name: value for name, value in arguments.items() if name not in without | {"reward_model"}}
     return {
@@ -88,17 +89,33 @@ def evaluation_inputs(
         "reward_model": [[name, content_of(name)] for name in judges.reward_model],
         "checker_source": [source_of(name.partition(":")[0]) for name in judges.checker],
         **_named_cache(judges),
+        **_as_read(evaluation, read, {"preference_file", "prompts_file", "neutral_file", "text_file"} - without),
     }
 
 
-def benchmark_inputs(evaluation: EvaluationArguments) -> dict[str, Any]:
-    """What determines the scores in tasks and on plain text, beside the policy.
+def benchmark_inputs(evaluation: EvaluationArguments, *, read: EvaluationInputs | None = None) -> dict[str, Any]:
+    """What determines the scores in tasks and on plain text, beside the policy; arguments as above.
 
     Raises:
         DataError: a task file that cannot be read.
     """
     arguments = dataclasses.asdict(evaluation)
-    return _with_content({name: arguments[name] for name in sorted(_OF_BENCHMARKS | _OF_BOTH)})
+    found = _with_content({name: arguments[name] for name in sorted(_OF_BENCHMARKS | _OF_BOTH)})
+    return {**found, **_as_read(evaluation, read, {"text_file"})}
+
+
+def _as_read(evaluation: EvaluationArguments, read: EvaluationInputs | None, names: set[str]) -> dict[str, Any]:
+    """The content of what is no file here; files are hashed as they lie."""
+    of_hub = [name for name in sorted(names) if (path := getattr(evaluation, name)) and not Path(path).is_file()]
+    if read is None or not of_hub:
+        return {}
+    content = {
+        "preference_file": read.pairs and content_of_pairs(read.pairs),
+        "prompts_file": read.prompts,
+        "neutral_file": read.neutral,
+        "text_file": read.documents,
+    }
+    return {f"{name} as read": digest_of(content[name]) for name in of_hub}
 
 
 def _named_cache(judges: JudgeArguments) -> dict[str, str]:

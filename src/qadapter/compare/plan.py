@@ -17,20 +17,21 @@ from datasets import Dataset
 
 from ..baselines import CommonArguments, TrainingJob
 from ..baselines.content import content_of_base
-from ..baselines.training_pairs import training_pairs
+from ..baselines.training_pairs import content_of_pairs, training_pairs
 from ..data import encode_prompt
 from ..errors import ConfigError, MissingExtraError
 from ..evaluate import EvaluationArguments, EvaluationInputs, read_inputs
 from ..evaluate.judges import Judge, JudgeArguments, make_judges
 from ..evaluate.plots import subplots
 from ..evaluate.tasks import errors_alone
+from ..generate import as_messages
 from ..model.loading import load_base_config
 from ..model.positions import positions_of
 from ..train import tokenize_dataset
 from ..train.token_rows import refuse_more_tokens_than_positions
 from .arguments import CompareArguments
 from .axes import NO_JUDGE, choose_behaviour
-from .fingerprint import benchmark_inputs, content_of_pairs, evaluation_inputs, training_inputs
+from .fingerprint import benchmark_inputs, evaluation_inputs, training_inputs
 from .jobs import finished_jobs, job_name, jobs_folder
 from .methods import Line, lines_of, reference_line
 
@@ -129,26 +130,29 @@ def make_plan(
     output_dir = Path(arguments.output_dir)
     runs = _runs(arguments, common, lines, output_dir)
     pairs = training_pairs(common, label_noise=0.0, seed=0)
-    _warn_of_shared_prompts(pairs, inputs)
+    _warn_of_shared_prompts(pairs, inputs, of_a_file=evaluation.prompts_file is not None)
     with without_warnings():  # each run says of its pairs what there is to say
         usable = tokenize_dataset(pairs, tokenizer, max_length=common.max_length, on_bad_row=common.on_bad_row)
     refuse_more_tokens_than_positions(usable, positions)
     return Plan(
         arguments, common, evaluation, judging, output_dir, lines, reference, frontier_y, inputs, judges, runs,
         len(usable),
-        evaluation_inputs(evaluation, judging, with_benchmarks=arguments.frontier_x == "tasks"),
-        benchmark_inputs(evaluation),
+        evaluation_inputs(evaluation, judging, with_benchmarks=arguments.frontier_x == "tasks", read=inputs),
+        benchmark_inputs(evaluation, read=inputs),
     )  # fmt: skip
 
 
-def _warn_of_shared_prompts(training: Dataset, inputs: EvaluationInputs) -> None:
-    trained = {json.dumps(prompt) for prompt in training["prompt"]}
-    held_out = [json.dumps(prompt) for prompt in inputs.pairs["prompt"]] if inputs.pairs is not None else []
-    if shared := sum(prompt in trained for prompt in held_out):
-        logger.warning(
-            "%d of the %d held-out pairs have a prompt of the training pairs: what is measured on them was partly seen "
-            "in training.", shared, len(held_out),
-        )  # fmt: skip
+def _warn_of_shared_prompts(training: Dataset, inputs: EvaluationInputs, *, of_a_file: bool) -> None:
+    trained = {json.dumps(as_messages(prompt)) for prompt in training["prompt"]}
+    pairs = list(inputs.pairs["prompt"]) if inputs.pairs is not None else []
+    # Those that are answered afresh are the pairs' own, where no file names others.
+    asked = inputs.prompts if of_a_file else []
+    for what, prompts, is_one in (("held-out pairs have", pairs, "a prompt"), ("prompts are", asked, "one")):
+        if shared := sum(json.dumps(as_messages(prompt)) in trained for prompt in prompts):
+            logger.warning(
+                "%d of the %d %s %s of the training pairs: what is measured on them was partly seen in training.",
+                shared, len(prompts), what, is_one,
+            )  # fmt: skip
 
 
 @contextmanager
@@ -181,7 +185,7 @@ def _runs(
                 name = job_name(["train", line.method, *settings, *noise, f"seed={seed}"], inputs)
                 name = known.setdefault(name.rpartition("-")[2], name)
                 swept = [f"{one}={candidate[one]}" for one in line.swept]
-                job = dataclasses.replace(job, output_dir=str(output_dir / "runs" / name))
+                job = dataclasses.replace(job, output_dir=str(output_dir / "runs" / name), pairs=pairs)
                 title = ", ".join([line.label, *swept, f"seed {seed}"])
                 runs.setdefault((line.label, number), []).append(PlannedRun(job, name, title, inputs))
     return runs

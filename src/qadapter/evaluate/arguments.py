@@ -51,5 +51,7 @@ class EvaluationArguments:
             value = getattr(self, name)
             if value is not None and value < lowest:
                 raise ConfigError(f"{name} must be at least {lowest}, got {value}")
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must be a whole number from 0 to {2**32 - 1}, got {self.seed}")
         if self.on_bad_row not in ("stop", "skip"):
             raise ConfigError(f"on_bad_row must be stop or skip, got {self.on_bad_row!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
@@ -154,11 +155,19 @@ def judge_agreement(record: dict[str, Any], base: dict[str, Any]) -> list[dict[s
 
 
 def _directions(name: str, record: dict[str, Any], base: dict[str, Any]) -> list[int | None]:
-    """Per prompt 1 where the judge finds the customized answer better than the base's, −1 worse, 0 a tie."""
+    """Per prompt 1 where the judge finds the customized answer better than the base's, −1 worse, 0 a tie.
+
+    The same answer is a tie, also where another batch has given it a reward that differs by rounding.
+    """
     ours = record["judges"][name]["items"]
+    answers, base_answers = (
+        [(item["answer"], item["finished"]) for item in one["answers"]["items"]] for one in (record, base)
+    )
     # A judge that compares with the base's answers says one half where it finds them equal.
     theirs = base["judges"][name]["items"] if name in base.get("judges", {}) else [0.5] * len(ours)
     return [
-        None if before is None or after is None else (after > before) - (after < before)
-        for before, after in _zipped(name, theirs, ours)
+        None if before is None or after is None else (not same) * ((after > before) - (after < before))
+        for (before, after), same in zip(
+            _zipped(name, theirs, ours), map(operator.eq, answers, base_answers), strict=True
+        )
     ]

@@ -129,7 +129,7 @@ def _judge_lines(record: dict[str, Any]) -> list[dict[str, Any]]:
                 "strength": "base" if record["strength"] == 0 else f"{record['strength']:g}",
                 "judged": judge["judged"],
                 "failed": judge["failed"],
-                "why": "; ".join(dict.fromkeys(notes[:_SHOWN_FAILURES])),
+                "why": "; ".join(list(dict.fromkeys(notes))[:_SHOWN_FAILURES]),
                 "cost": ", ".join(
                     f"{key.replace('_', ' ')} {value}" for key, value in cost.items() if value is not None
                 ),

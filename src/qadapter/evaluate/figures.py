@@ -16,7 +16,8 @@ class FigureRow(NamedTuple):
     label: str
     meaning: str
     base: str
-    """The base's value; empty where it has none."""
+    """The base's value; empty where it has none. Of each strength where they differ: a judge that failed on some
+    answers has compared on the others."""
     cells: list[tuple[str, str]]
     """Per strength the value, and the interval: of the difference to the base where there is one (then with the
     difference before it), else of the value. Of a single item there is no interval."""
@@ -38,18 +39,25 @@ def figure_rows(differences: Sequence[dict[str, _Figure]], base: dict[str, Any])
     """
     rows = []
     for name in dict.fromkeys(name for difference in differences for name in difference):
-        wording = _wording(name, next(d[name]["items"] for d in differences if name in d), base)
-        before = next((d[name]["base"] for d in differences if name in d), None)
+        found = [difference[name] for difference in differences if name in difference]
+        # A judge that failed on other answers at each strength has compared on other prompts.
+        wording = _wording(name, _once([str(figure["items"]) for figure in found]), base)
+        befores = [figure["base"] for figure in found if figure["base"] is not None]
         rows.append(
             FigureRow(
                 side=wording.side,
                 label=wording.label,
                 meaning=wording.meaning,
-                base="" if before is None else _number(before, wording.percent),
+                base=_once([_number(before, wording.percent) for before in befores]),
                 cells=[_cell(difference.get(name), wording.percent) for difference in differences],
             )
         )
     return sorted(rows, key=lambda row: row.side != "gained")
+
+
+def _once(values: Sequence[str]) -> str:
+    """What all strengths share, once; else that of each."""
+    return ", ".join(values if len(set(values)) > 1 else values[:1])
 
 
 def _cell(figure: _Figure | None, percent: bool) -> tuple[str, str]:
@@ -74,7 +82,7 @@ def _number(value: float, percent: bool, *, sign: bool = False, unit: bool = Tru
     return f"{value:{plus}.3f}" if abs(value) < 10 else f"{value:{plus}.1f}"
 
 
-def _wording(name: str, items: int, base: dict[str, Any]) -> _Wording:
+def _wording(name: str, items: str, base: dict[str, Any]) -> _Wording:
     part, _, figure = name.partition(".")
     if part == "judges":
         kind, _, who = figure.partition(":")

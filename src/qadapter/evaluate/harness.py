@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import functools
 import logging
+import math
 import statistics
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -116,7 +117,11 @@ def _task_record(entry: LoadedTask, results: dict[str, Any]) -> dict[str, Any]:
     metric, filter_name, items = _headline(entry, results)
     figures = results["results"]
     if entry.leaves == [entry.name]:
-        other = {key: value for key, value in _figures(figures[entry.name]).items() if key != f"{metric},{filter_name}"}
+        other = {
+            key: value if math.isfinite(value) else None  # JSON has no infinity
+            for key, value in _figures(figures[entry.name]).items()
+            if key != f"{metric},{filter_name}"
+        }
     else:
         other = {leaf: figures[leaf][f"{metric},{filter_name}"] for leaf in entry.leaves}
     return {

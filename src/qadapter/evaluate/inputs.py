@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +11,8 @@ from typing import Any, NamedTuple
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
-from ..data import load_preference_dataset
-from ..data.pairs import BadRow
+from ..data import encode_prompt, load_preference_dataset
+from ..data.pairs import BadRow, RowProblem, checked_text
 from ..data.reading import read_rows
 from ..errors import ConfigError, DataError
 from ..generate import Prompt, chat_input, read_prompts
@@ -20,8 +21,10 @@ from ..train import usable_pairs
 from ..train.token_rows import refuse_pairs_beyond_positions
 from .arguments import EvaluationArguments
 from .perplexity import longest_window
-from .retention import load_neutral_prompts
+from .retention import ANSWER_TOKENS, as_input, load_neutral_prompts
 from .tasks import LoadedTask, load_tasks
+
+logger = logging.getLogger(__name__)
 
 
 class EvaluationInputs(NamedTuple):
@@ -66,9 +69,15 @@ def read_inputs(
     else:
         # As they were trained on: a string is continued as it stands.
         prompts = list(pairs["prompt"]) if pairs is not None else []
+    different = _different(prompts)
+    if args.prompts_file and len(different) < len(prompts):
+        logger.warning(
+            "%s: %d of %d prompts repeat one before them; each is answered once.",
+            args.prompts_file, len(prompts) - len(different), len(prompts),
+        )  # fmt: skip
     inputs = EvaluationInputs(
         pairs=pairs,
-        prompts=_different(prompts)[: args.max_prompts],
+        prompts=different[: args.max_prompts],
         neutral=read_neutral_prompts(args.neutral_file),
         documents=_documents(args.text_file)[: args.max_documents] if args.text_file else [],
         tasks=load_tasks(args.tasks, num_fewshot=args.num_fewshot) if args.tasks else [],
@@ -80,7 +89,7 @@ def read_inputs(
 def check_lengths(
     inputs: EvaluationInputs, args: EvaluationArguments, tokenizer: PreTrainedTokenizerBase, positions: int | None
 ) -> None:
-    """Stop where the base has fewer positions than a pair or a window of plain text has tokens.
+    """Stop where the base has fewer positions than a neutral prompt, a pair or a window of plain text has tokens.
 
     Args:
         inputs: what was read.
@@ -91,7 +100,16 @@ def check_lengths(
     Raises:
         DataError: with the length of the longest.
     """
-    if not positions or args.max_length <= positions:
+    if not positions:
+        return
+    longest = max((len(encode_prompt(as_input(row, tokenizer), tokenizer)) for row in inputs.neutral), default=0)
+    if longest + ANSWER_TOKENS > positions:
+        raise DataError(
+            f"{args.neutral_file or 'the neutral prompts'}: the longest has {longest} tokens, and an answer to it "
+            f"takes up to {ANSWER_TOKENS}: more than the {positions} positions of the base.",
+            hint="give shorter prompts with neutral_file",
+        )
+    if args.max_length <= positions:
         return
     if inputs.pairs is not None:
         refuse_pairs_beyond_positions(inputs.pairs, tokenizer, max_length=args.max_length, positions=positions)
@@ -119,7 +137,8 @@ def _read(path: str, parse: Callable[[str, dict[str, Any]], Any]) -> list[Any]:
 def _neutral(location: str, row: dict[str, Any]) -> dict[str, str]:
     if not isinstance(row.get("prompt"), str) or not row["prompt"].strip():
         raise DataError(f"{location}: missing or empty field 'prompt'", hint='one {"prompt": "..."} per line')
-    return {"prompt": row["prompt"], "kind": str(row.get("kind", "prompt"))}
+    kind = str(row.get("kind", "prompt"))
+    return {"prompt": _readable(location, "prompt", row["prompt"]), "kind": _readable(location, "kind", kind)}
 
 
 def _documents(path: str) -> list[str]:
@@ -140,7 +159,14 @@ def _documents(path: str) -> list[str]:
 def _text(location: str, row: dict[str, Any]) -> str:
     if not isinstance(row.get("text"), str):
         raise DataError(f"{location}: missing field 'text'", hint='one {"text": "..."} per line, or a .txt file')
-    return row["text"]
+    return _readable(location, "text", row["text"])
+
+
+def _readable(location: str, field: str, text: str) -> str:
+    try:
+        return checked_text(text, field)
+    except RowProblem as error:
+        raise DataError(f"{location}: {error}") from None
 
 
 def _different(prompts: list[Prompt]) -> list[Prompt]:

@@ -21,6 +21,7 @@ IFEval ({prompt, instruction_id_list, kwargs}) needs packages and data that lm-e
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 
 from datasets import Dataset
 
-from ..data.pairs import BadRow
+from ..data.pairs import BadRow, RowProblem, checked_text
 from ..data.reading import read_rows
 from ..errors import DataError
 
@@ -53,6 +54,11 @@ class Schema(NamedTuple):
     config: dict[str, Any]
     """lm-eval's task, without its data."""
 
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """Those of the task."""
+        return self.config["metric_list"]
+
 
 def local_task(path: str | Path) -> dict[str, Any]:
     """The configuration of a task over a file, for `TaskManager.load`.
@@ -67,12 +73,15 @@ def local_task(path: str | Path) -> dict[str, Any]:
         raise DataError(f"{path}: `tasks.mean` is the mean of all tasks.", hint="give the file another name")
     schema, rows = read_questions(path)
     data = {"test": Dataset.from_list(rows)}
+    own = {"perplexity": _perplexity}
+    metrics = [{**one, "aggregation": own.get(one["aggregation"], one["aggregation"])} for one in schema.metrics]
     return {
         "task": Path(path).stem,
         "custom_dataset": lambda **_: data,
         "test_split": "test",
         "fewshot_split": "test",
         **schema.config,
+        "metric_list": metrics,
     }
 
 
@@ -125,14 +134,16 @@ def _arc(row: Row) -> Row:
         raise _BadQuestion("choices needs lists 'text' and 'label' of one length, at least 2")
     if key not in labels:
         raise _BadQuestion(f"answerKey {key!r} is none of the labels {labels}")
-    return {"query": f"Question: {_text(row, 'question')}\nAnswer:", "choices": texts, "gold": labels.index(key)}
+    choices = [_choice(text, text, "choices") for text in texts]
+    return {"query": f"Question: {_text(row, 'question')}\nAnswer:", "choices": choices, "gold": labels.index(key)}
 
 
 def _hellaswag(row: Row) -> Row:
     if not isinstance(row["endings"], list) or len(row["endings"]) < 2:
         raise _BadQuestion("endings must be a list of at least 2 texts")
     activity = f"{row['activity_label']}: " if row.get("activity_label") else ""
-    choices = [_without_markup(ending) for ending in row["endings"]]
+    texts = [_choice(ending, ending, "endings") for ending in row["endings"]]
+    choices = [_choice(_without_markup(text), text, "endings") for text in texts]
     gold = _index(row, "label", len(choices))
     return {"query": _without_markup(activity + _hellaswag_context(row)), "choices": choices, "gold": gold}
 
@@ -163,6 +174,7 @@ def _mmlu(row: Row) -> Row:
     choices = row["choices"]
     if not 2 <= len(choices) <= len(_LETTERS):
         raise _BadQuestion(f"choices must be 2 to {len(_LETTERS)} texts, got {len(choices)}")
+    choices = [_choice(choice, choice, "choices") for choice in choices]
     letters = list(_LETTERS[: len(choices)])
     lines = [f"{letter}. {choice}" for letter, choice in zip(letters, choices, strict=True)]
     query = "\n".join([_text(row, "question").strip(), *lines, "Answer:"])
@@ -176,7 +188,21 @@ def _gsm8k(row: Row) -> Row:
 def _text(row: Row, field: str) -> str:
     if not isinstance(row[field], str) or not row[field].strip():
         raise _BadQuestion(f"{field} must be a text, got {row[field]!r}")
-    return row[field]
+    return _readable(row[field], field)
+
+
+def _choice(text: Any, written: Any, field: str) -> str:
+    """One of several answers. An empty one has no length to be normalised by: it could never be chosen."""
+    if not isinstance(text, str) or not text.strip():
+        raise _BadQuestion(f"{field} must be texts, of which something is left without markup; got {written!r}")
+    return _readable(text, field)
+
+
+def _readable(text: str, field: str) -> str:
+    try:
+        return checked_text(text, field)
+    except RowProblem as error:
+        raise _BadQuestion(str(error)) from None
 
 
 def _index(row: Row, field: str, count: int) -> int:
@@ -193,6 +219,14 @@ def _without_markup(text: str) -> str:
     """HellaSwag's text without WikiHow's marks, exactly as lm-eval cleans it."""
     text = text.strip().replace(" [title]", ". ")
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
+
+
+def _perplexity(logps: list[float]) -> float:
+    """lm-eval's; of a policy that gives the continuations next to no probability it is beyond what a float holds."""
+    try:
+        return math.exp(-sum(logps) / len(logps))
+    except OverflowError:
+        return math.inf
 
 
 def _means(*metrics: str) -> list[dict[str, Any]]:

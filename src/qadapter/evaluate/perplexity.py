@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from ..errors import DataError
 from ..model import QAdapterForCausalLM
 from ..model.positions import refuse_beyond
 from .token_scores import ScoredText, score_tokens
+
+_LARGEST_EXPONENT = math.log(sys.float_info.max)
 
 
 class DocumentScore(NamedTuple):
@@ -27,8 +30,8 @@ class DocumentScore(NamedTuple):
 class PerplexityResult:
     """How well a policy predicts documents, every token counted once."""
 
-    perplexity: float
-    """exp of `nats_per_token`."""
+    perplexity: float | None
+    """exp of `nats_per_token`; None beyond what a float holds."""
     nats_per_token: float
     """−log π̃ summed over all documents, over the number of their tokens."""
     tokens: int
@@ -82,7 +85,7 @@ def evaluate_perplexity(
         tokens[owner] += len(score.logp)
     mean = sum(nats) / sum(tokens)
     return PerplexityResult(
-        perplexity=math.exp(mean),
+        perplexity=math.exp(mean) if mean < _LARGEST_EXPONENT else None,
         nats_per_token=mean,
         tokens=sum(tokens),
         items=[DocumentScore(*item) for item in zip(nats, tokens, strict=True)],

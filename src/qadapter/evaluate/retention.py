@@ -18,6 +18,9 @@ from ..model import QAdapterForCausalLM
 from .policy import forward_at, policy_at
 from .policy_distance import policy_distances
 
+ANSWER_TOKENS = 32
+"""Most tokens of a base's answer to a neutral prompt."""
+
 
 class PromptDistance(NamedTuple):
     """How far the policies are from each other on the base's answer to one prompt."""
@@ -57,7 +60,7 @@ def answer_as_base(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[dict[str, str]],
     *,
-    max_new_tokens: int = 32,
+    max_new_tokens: int = ANSWER_TOKENS,
     batch_size: int = 20,
 ) -> list[list[int]]:
     """The token ids of the base's greedy answers.
@@ -83,7 +86,7 @@ def evaluate_retention(
     prompts: Sequence[dict[str, str]] | None = None,
     *,
     strengths: Sequence[float] = (1.0,),
-    max_new_tokens: int = 32,
+    max_new_tokens: int = ANSWER_TOKENS,
     batch_size: int = 20,
     base_answers: Sequence[list[int]] | None = None,
 ) -> list[RetentionResult]:

@@ -12,6 +12,7 @@ from ...errors import ConfigError
 
 # What the judge decides itself: the text, and that there is one whole reply.
 _OURS = {"model", "messages", "stream", "n"}
+_DAY = 24 * 60 * 60
 
 
 def _meaning(text: str, default: Any = None) -> Any:
@@ -74,8 +75,8 @@ class JudgeArguments:
         for name, least in (("reward_batch_size", 1), ("judge_retries", 0), ("judge_concurrency", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not self.judge_timeout > 0:
-            raise ConfigError(f"judge_timeout must be above 0 seconds, got {self.judge_timeout}")
+        if not 0 < self.judge_timeout <= _DAY:
+            raise ConfigError(f"judge_timeout must be above 0 and at most {_DAY} seconds, got {self.judge_timeout}")
         prices = (self.judge_price_in, self.judge_price_out)
         if (prices[0] is None) != (prices[1] is None):
             raise ConfigError("judge_price_in and judge_price_out belong together: give both or none.")
@@ -104,10 +105,12 @@ def _check_url(url: str) -> None:
         parts = urlsplit(url)
         host = (parts.hostname or "").encode("idna")
         usable = parts.scheme in ("http", "https") and bool(host) and parts.port != 0 and not re.search(r"\s", url)
+        usable = usable and parts.path.isascii()
     except ValueError:  # not a URL, a port that is no number, a host that no name server would take
         usable = False
     if not usable or parts.username is not None or parts.query or parts.fragment:
         raise ConfigError(
-            "judge_endpoint must be a URL that begins with http:// or https:// and has no user, query or fragment.",
+            "judge_endpoint must be a URL that begins with http:// or https:// and has no user, query or "
+            "fragment; its path is in ASCII (other characters percent-encoded).",
             hint="such as https://api.openai.com/v1 or http://localhost:8000/v1; a key belongs into the environment",
         )

@@ -39,11 +39,12 @@ class RequestFailedError(Exception):
     Args:
         words: why.
         lost: whether the server could not be had (no response, or turned away until the end); else it refused this one.
+        filtered: whether it was refused for what the text says, which the same filter may let through next time.
     """
 
-    def __init__(self, words: str, *, lost: bool) -> None:
+    def __init__(self, words: str, *, lost: bool, filtered: bool = False) -> None:
         super().__init__(words)
-        self.lost = lost
+        self.lost, self.filtered = lost, filtered
 
 
 class ChatClient:
@@ -100,16 +101,27 @@ class ChatClient:
                 words = self._words(response)
                 self._check_setting(response, words, body)
                 if response.status not in (200, *_TURNED_AWAY) and response.status < 500:
-                    raise RequestFailedError(words, lost=False)
+                    # As Azure says it, and gateways that speak its language.
+                    raise RequestFailedError(words, lost=False, filtered="content_filter" in response.text)
                 pause = retry_after_seconds(response.headers.get("Retry-After"))
             if pause > _LONGEST_BREAK:
                 raise RequestFailedError(f"{words}; the server asks for a break of {pause:g} s", lost=True)
             if attempt < self._retries:
-                self._wait(stopped, max(pause, backoff_seconds(attempt, self._jitter())))
+                self.pause(attempt, stopped, at_least=pause)
             if attempt == self._retries or stopped.is_set():
                 raise RequestFailedError(f"{words} (attempt {attempt + 1})", lost=True)
             attempt += 1
             cost.retries += 1
+
+    def pause(self, attempt: int, stopped: threading.Event, *, at_least: float = 0.0) -> None:
+        """Back off before something is asked again.
+
+        Args:
+            attempt: 0 before the first repetition.
+            stopped: once set, the pause is over.
+            at_least: seconds that the server asks for.
+        """
+        self._wait(stopped, max(at_least, backoff_seconds(attempt, self._jitter())))
 
     def _read(self, response: Response, cost: Cost) -> Reply | None:
         """The reply; None where the response is no chat completion, such as a gateway's page of its own."""
@@ -165,8 +177,8 @@ class ChatClient:
         return self.shown(f"{status}: {' '.join(str(said).split()) or 'no text'}")
 
     def shown(self, text: str) -> str:
-        """What a server or a model wrote, fit to be shown: in short, and without the key."""
-        text = self.key.redact(text)
+        """What a server or a model wrote, fit to be shown and saved: in short, without the key and half characters."""
+        text = self.key.redact(text).encode("utf-8", "replace").decode()
         return text if len(text) <= _SHOWN else f"{text[:_SHOWN]} …"
 
 

@@ -44,8 +44,9 @@ class EndpointJudge:
 
     The judge sees every pair in both orders, since models prefer what stands first (or last). An answer wins (score 1)
     or loses (0) where both orders say so; all else is a tie (0.5): the orders contradict each other, or one says "tie".
-    Two answers with the same text tie without being shown. A refusal or a reply outside of the format is asked again
-    with a reminder; a question that stays without a choice makes the verdict fail, and is asked anew in the next run.
+    Two answers with the same text tie without being shown. After a refusal, of the model or of a server's filter, or a
+    reply outside of the format the judge is asked again after a pause, with a reminder; a question that stays without a
+    choice makes the verdict fail, and is asked anew in the next run.
     Questions that found no server are asked once more at the end, if it answers then; else they count as not asked.
 
     Args:
@@ -191,23 +192,32 @@ class EndpointJudge:
         """The opinion; None where all was stopped before this question's turn."""
         if stopped.is_set():
             return None
-        cost, asked, words, where = Cost(), body, "", ""
+        cost, asked, why = Cost(), body, ""
         for attempt in range(_ASKED_AT_MOST):
-            cost.asked_again += attempt > 0
+            if attempt:
+                self._client.pause(attempt - 1, stopped)
+                if stopped.is_set():
+                    break
+                cost.asked_again += 1
             try:
                 reply = self._client.complete(asked, cost, stopped)
             except RequestFailedError as error:
-                return _Opinion(None, str(error), cost, lost=error.lost)
+                if not error.filtered:
+                    return _Opinion(None, str(error), cost, lost=error.lost)
+                why = f"refused {attempt + 1} times, the last: {error}"
+                continue
             except ConfigError:
                 stopped.set()  # here and not where it is caught: meanwhile the next question would be sent
                 raise
-            choice = None if reply.refused else read_choice(reply.text)
+            # What goes on behind the cut may say something else: an "A" may be the beginning of "A tie".
+            choice = None if reply.refused or reply.cut else read_choice(reply.text)
             if choice is not None:
                 self._cache.put(key, choice, self.model)
                 return _Opinion(choice, "", cost)
             words, where = self._client.shown(reply.text), _limit(body) if reply.cut else ""
+            why = f"no choice in {attempt + 1} replies, the last{where}: {words or 'empty'}"
             asked = {**body, "messages": [*body["messages"], *_reminder(words)]}
-        return _Opinion(None, f"no choice in {_ASKED_AT_MOST} replies, the last{where}: {words or 'empty'}", cost)
+        return _Opinion(None, why, cost)
 
 
 def _limit(body: Mapping[str, Any]) -> str:
