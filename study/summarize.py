@@ -37,6 +37,7 @@ def page(text: str) -> str:
         "cut": variants_part("cut"),
         "faster": dial_part("faster"),
         "reach": dial_part("reach"),
+        "likelihood": dial_part("likelihood"),
         "noise": noise_part(),
         "pairs": pairs_part(),
         "rates": rates_part(),

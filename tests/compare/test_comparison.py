@@ -403,12 +403,12 @@ def test_held_out_prompts_that_were_trained_on_are_counted(
     assert "held-out pairs have a prompt" not in caplog.text
     make_plan(*build(TYPES, values(train_file=str(tmp_path / "train.jsonl"))))
     assert "5 of the 8 held-out pairs have a prompt of the training pairs" in caplog.text
-    assert "prompts are" not in caplog.text
+    assert "prompts to answer" not in caplog.text
     asked = [{"prompt": json.loads(line)["prompt"]} for line in lines[3:6]] + [{"prompt": "vc"}] * 2
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     changed = {"train_file": str(tmp_path / "train.jsonl"), "prompts_file": str(tmp_path / "prompts.jsonl")}
     make_plan(*build(TYPES, values(**changed)))
-    assert "2 of the 4 prompts are one of the training pairs" in caplog.text
+    assert "2 of the 3 prompts to answer are prompts of the training pairs" in caplog.text, "of max_prompts"
     assert "prompts.jsonl: 1 of 5 prompts repeat one before them; each is answered once." in caplog.text
 
 

@@ -147,11 +147,11 @@ def _warn_of_shared_prompts(training: Dataset, inputs: EvaluationInputs, *, of_a
     pairs = list(inputs.pairs["prompt"]) if inputs.pairs is not None else []
     # Those that are answered afresh are the pairs' own, where no file names others.
     asked = inputs.prompts if of_a_file else []
-    for what, prompts, is_one in (("held-out pairs have", pairs, "a prompt"), ("prompts are", asked, "one")):
+    for what, prompts in (("held-out pairs have a prompt", pairs), ("prompts to answer are prompts", asked)):
         if shared := sum(json.dumps(as_messages(prompt)) in trained for prompt in prompts):
             logger.warning(
-                "%d of the %d %s %s of the training pairs: what is measured on them was partly seen in training.",
-                shared, len(prompts), what, is_one,
+                "%d of the %d %s of the training pairs: what is measured on them was partly seen in training.",
+                shared, len(prompts), what,
             )  # fmt: skip
 
 
