@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from study_figures import figures
-from study_lines import SETS, Results, base_behaviour, beside_default, load, loaded, margin, trained
+from study_lines import SETS, Results, base_behaviour, beside_default, dial_of, line_of, load, loaded, margin, trained
+
+from qadapter.compare.frontier import cost_of
+from qadapter.compare.scale import SQUARE_ROOT
 
 NAMES = {
     "academy": "DSP academy", "business": "DSP business", "harmless": "HH harmless", "politeness": "politeness",
@@ -214,13 +217,20 @@ def pairs_part() -> str:
 
 
 def rates_part() -> str:
-    """DPO at every learning rate that was measured, strength 1."""
+    """DPO at every learning rate that was measured, strength 1; and the least KL at which the default gains as much."""
 
     def content(name: str, more: Results) -> list[str]:
+        methods = load(name, "methods")
+        assert methods is not None
+        default, start = dial_of(line_of(methods, "default")), base_behaviour(methods)
+
+        def of_default(gain: float, forgotten: float) -> str:
+            cost = cost_of(default, start + gain, SQUARE_ROOT) if gain > 0 else None
+            return number(None if cost is None else cost / forgotten, ".2f")
+
         runs = [
             (run["hyperparameters"]["learning_rate"], run["y"] - base_behaviour(results), run)
-            for results in (load(name, "methods"), more)
-            if results is not None
+            for results in (methods, more)
             for run in results["runs"]
             if run["label"] == "DPO"
         ]
@@ -232,11 +242,12 @@ def rates_part() -> str:
                 number(run["figures"]["preference.accuracy"], ".2f"),
                 number(run["x"], ".4f"),
                 number(run["figures"]["retention.kl.document"], ".4f"),
+                of_default(gain, run["x"]),
             ]
             for rate, gain, run in sorted(runs, key=lambda one: one[0])
         ]
         head = ["learning rate", "behaviour gained", "answers in a loop", "pair accuracy", "KL to the base",
-                "on documents"]  # fmt: skip
+                "on documents", "default's KL ÷ its"]  # fmt: skip
         return [table(head, rows)]
 
     return per_set("rates", content)
