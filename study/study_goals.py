@@ -87,7 +87,7 @@ def above(name: str) -> str:
     """The baselines that show something at less KL than the default, or more than it shows anywhere on its dial."""
     results = all_methods(name)
     assert results is not None
-    cheaper, further = [], []
+    cheaper, more = [], []
     for line in results["lines"]:
         if line["label"] in OURS:
             continue
@@ -97,8 +97,8 @@ def above(name: str) -> str:
             cheaper.append(f"{line['label']} (at {', '.join(at)})")
         beyond = [f"{strength:g}" for strength, ratio in ratios.items() if ratio is None]
         if beyond:
-            further.append(f"{line['label']} (at {', '.join(beyond)})")
-    said = [f"{text} {', '.join(found)}" for text, found in (("less KL:", cheaper), ("more gained:", further)) if found]
+            more.append(f"{line['label']} (at {', '.join(beyond)})")
+    said = [f"{text} {', '.join(found)}" for text, found in (("less KL:", cheaper), ("more gained:", more)) if found]
     return verdict(not said, "; ".join(said) or "none")
 
 

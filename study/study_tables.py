@@ -121,13 +121,11 @@ def dial_part(part: str) -> str:
             [
                 line["label"],
                 *map(bought, line["points"][1:]),
-                ratio(line, "ratio"),
-                ratio(line, "ratio_dialled"),
+                ratio(line),
             ]
             for line in results["lines"]
         ]
-        theirs = f"KL ÷ {results['reference']}'s"
-        head = ["", *(f"strength {strength:g}" for strength in strengths), theirs, f"{theirs}, dialled"]
+        head = ["", *(f"strength {strength:g}" for strength in strengths), f"KL ÷ {results['reference']}'s"]
         return [table(head, rows)]
 
     return per_set(part, content)
@@ -139,20 +137,14 @@ def bought(point: Results) -> str:
     return f"{point['gain']['value']:+.2f} at {point['x']['value']:.3f}" + (f", {loops:.0%} loop" if loops else "")
 
 
-def ratio(line: Results, name: str) -> str:
-    """KL at equal behaviour, divided by the reference's, with the interval where the file has one.
-
-    Args:
-        line: the line.
-        name: `ratio`, at the reference's own behaviour and KL at strength 1, or `ratio_dialled`: beside its whole dial,
-            at the highest behaviour of the line where that is less.
-    """
+def ratio(line: Results) -> str:
+    """KL at the reference's behaviour, divided by its own, with the interval where the file has one."""
     beside = line["at_reference"]
-    if beside is None or beside[name] is None:
+    if beside is None or beside["ratio"] is None:
         return "–"
     # Files of before intervals were taken have none.
-    ends = line.get("intervals", {}).get(name)
-    return number(beside[name], ".2f") + (
+    ends = line.get("intervals", {}).get("ratio")
+    return number(beside["ratio"], ".2f") + (
         f" [{number(ends['low'], '.2f')}, {number(ends['high'], '.2f')}]" if ends else ""
     )
 

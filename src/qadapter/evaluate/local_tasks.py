@@ -54,11 +54,6 @@ class Schema(NamedTuple):
     config: dict[str, Any]
     """lm-eval's task, without its data."""
 
-    @property
-    def metrics(self) -> list[dict[str, Any]]:
-        """Those of the task."""
-        return self.config["metric_list"]
-
 
 def local_task(path: str | Path) -> dict[str, Any]:
     """The configuration of a task over a file, for `TaskManager.load`.
@@ -73,8 +68,8 @@ def local_task(path: str | Path) -> dict[str, Any]:
         raise DataError(f"{path}: `tasks.mean` is the mean of all tasks.", hint="give the file another name")
     schema, rows = read_questions(path)
     data = {"test": Dataset.from_list(rows)}
-    own = {"perplexity": _perplexity}
-    metrics = [{**one, "aggregation": own.get(one["aggregation"], one["aggregation"])} for one in schema.metrics]
+    metrics = schema.config["metric_list"]
+    metrics = [{**one, **({"aggregation": _perplexity} if one["metric"] == "perplexity" else {})} for one in metrics]
     return {
         "task": Path(path).stem,
         "custom_dataset": lambda **_: data,
