@@ -15,7 +15,8 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
     likelihood the default without the likelihood of the chosen response, along the dial, after one and two epochs
     cut        whether the value of a cut response's last state matters, where many responses are cut (ultrafeedback)
     noise      the default and DPO with 0, 10, 20 and 30 % of the labels flipped, two seeds
-    pairs      the same with 0 and 20 %, on many more held-out pairs: those of the judge, whom nobody asks here
+    pairs      the same with 0 and 20 %, on many more held-out pairs: those of the judge, whom nobody asks here, the
+               first half million characters of them
     brakes     the default without its anchors, as in `pairs`
     lighter    the default with anchors of a third of their weight, as in `pairs`
     rates      DPO with a smaller and a larger learning rate than those of `methods`
@@ -32,6 +33,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,12 +74,14 @@ CONSTANTS: Methods = {
 FLIPPED: dict[str, Any] = {
     "seeds": [0, 1],
     "strengths": [1],
-    "eval_file": "judge_pairs.jsonl",
+    "eval_file": "many.jsonl",
     "checker": [],
     "tasks": [],
     "text_file": None,
 }
 """Accuracy alone, on the pairs of the judge."""
+MANY_CHARACTERS = 500_000
+"""Of the pairs of the judge that are measured: all of politeness, a third of the long answers of academy."""
 PARTS: dict[str, dict[str, Any]] = {
     "methods": {},
     "constants": {"methods": CONSTANTS, "strengths": [1], "tasks": [], "text_file": None},
@@ -232,6 +236,7 @@ def compare(folder: Path, part: str) -> None:
     config["methods"] = {label: with_best_rate(method, folder.name) for label, method in config["methods"].items()}
     pairs = (folder / "heldout.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     (folder / "few.jsonl").write_text("".join(pairs[:8]), encoding="utf-8")
+    (folder / "many.jsonl").write_text("".join(first(folder / "judge_pairs.jsonl", MANY_CHARACTERS)), encoding="utf-8")
     neutral = [json.dumps(prompt) + "\n" for prompt in load_neutral_prompts()[:8]]
     (folder / "few_neutral.jsonl").write_text("".join(neutral), encoding="utf-8")
     path = folder / f"{part}.yaml"
@@ -240,6 +245,16 @@ def compare(folder: Path, part: str) -> None:
     (folder / part).mkdir(exist_ok=True)
     for name in ("results.json", "results.md", "report.html", "frontier.png"):
         (folder / "runs" / name).replace(folder / part / name)
+
+
+def first(path: Path, characters: int) -> Iterator[str]:
+    """The first lines of a file that together have at most so many characters."""
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            characters -= len(line)
+            if characters < 0:
+                return
+            yield line
 
 
 def with_best_rate(method: dict[str, Any], name: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import pytest
 
+from qadapter.cli.chat import Chat
 from qadapter.cli.main import main
 
 
@@ -41,6 +42,13 @@ def test_the_history_reaches_the_model_until_reset(chat: Talk) -> None:
     assert not both.endswith(first)
     after_reset = chat("Is the dog?", "/reset", "Is the cat?")
     assert after_reset.endswith("the conversation is forgotten\n" + first)
+
+
+def test_an_empty_system_message_is_one(trained: Path) -> None:
+    def system(text: str | None) -> list:
+        return Chat(None, None, 1.0, text, 6, {}).system
+
+    assert (system(None), system("")) == ([], [{"role": "system", "content": ""}])
 
 
 def test_strength_and_base(chat: Talk) -> None:

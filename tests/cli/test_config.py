@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
 
 from qadapter.cli.config import parse_config, parse_flags, read_yaml
+from qadapter.cli.run_folder import save_run_config
 from qadapter.errors import ConfigError
 from qadapter.train import QAdapterTrainingArguments
 
@@ -78,9 +81,24 @@ def test_a_list_in_several_flags_is_all_of_them() -> None:
         ("shuffle: false", False),
         ("shuffle: no", False),
         ("train_file: 12", "12"),
+        ("train_file: 1e-4", "1e-4"),
+        ("train_file: 8134e27", "8134e27"),
+        ("train_file: 1.10", "1.10"),
+        ("train_file: 1:30", "1:30"),
+        ("train_file: 2026_11_25", "2026_11_25"),
+        ("train_file: 2026-11-25", "2026-11-25"),
+        ("train_file: 0100", "0100"),
+        ("train_file: .inf", ".inf"),
+        ("max_length: 0100", 100),
+        ("max_length: 0x10", 16),
+        ("max_length: 1_000", 1000),
+        ("learning_rate: -.inf", -math.inf),
+        ("modules: [1.0, 007]", ["1.0", "007"]),
+        ("modules: 1e3", ["1e3"]),
         ("modules: [q, v]", ["q", "v"]),
         ("modules: q", ["q"]),
         ("options: {a: 1}", {"a": 1}),
+        ("options: 1e3", "1e3"),
         ("order: down", "down"),
     ],
 )
@@ -95,6 +113,9 @@ def test_yaml_values_take_the_type_of_their_field(tmp_path: Path, text: str, exp
     [
         ("learning_rate: fast", ["learning_rate must be a number or null, got 'fast'"]),
         ("max_length: 1.5", ["max_length must be an integer, got 1.5"]),
+        ("max_length: .inf", ["max_length must be an integer, got inf"]),
+        ("max_length: !!int many", ["not valid YAML: 'many' is no integer"]),
+        ("learning_rate: !!float many", ["not valid YAML: 'many' is no number"]),
         ("max_length: true", ["max_length must be an integer, got True"]),
         ("max_length: null", ["max_length must be an integer, got None"]),
         ("shuffle: maybe", ["shuffle must be true or false, got 'maybe'"]),
@@ -134,6 +155,20 @@ def test_a_bad_flag_is_an_error(flags: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config(TYPES, flags)
     assert said in str(caught.value)
+
+
+def test_numbers_in_mappings_are_pythons_own(tmp_path: Path) -> None:
+    (options,) = read_yaml(yaml_file(tmp_path, "options: {a: [1, {2: 1e-4}], b: .5}"), TYPES).values()
+    assert options == {"a": [1, {2: 1e-4}], "b": 0.5}
+    assert yaml.safe_load(yaml.safe_dump(options)) == options  # which takes no other numbers
+
+
+@pytest.mark.parametrize("text", ["1e-4", "8134e27", "0100", "0o17", "1:30", "2026-11-25", "no", "null", "=", ".5"])
+def test_a_saved_text_is_read_as_it_was(tmp_path: Path, text: str) -> None:
+    save_run_config(tmp_path, {"train_file": text, "modules": [text], "learning_rate": 1e-5, "max_length": 100})
+    data, numbers = parse_config(TYPES, [], tmp_path / "config.yaml")
+    assert (data.train_file, data.modules, numbers.learning_rate, numbers.max_length) == (text, [text], 1e-5, 100)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["train_file"] == text  # by YAML 1.1
 
 
 def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:

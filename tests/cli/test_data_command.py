@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
-import os
 import stat
 import subprocess
 import sys
@@ -250,14 +250,22 @@ def test_convert_does_not_overwrite_unless_told(tmp_path: Path) -> None:
     assert json.loads(source.read_text()) == GOOD
 
 
+def test_convert_writes_what_a_link_points_at(tmp_path: Path) -> None:
+    source, target = write(tmp_path / "a.jsonl", [GOOD]), write(tmp_path / "target.jsonl", ["old"])
+    (tmp_path / "link.jsonl").symlink_to(target)
+    run("convert", source, "--output", tmp_path / "link.jsonl", "--overwrite")
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert json.loads(target.read_text()) == GOOD
+
+
 def test_convert_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "a.jsonl", [GOOD])
 
     def fail(*_: Any) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(DataError, match="cannot be written: disk full"):
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(DataError, match=r"b\.jsonl cannot be written: .*disk full"):
         run("convert", source, "--output", tmp_path / "b.jsonl")
     assert [file.name for file in tmp_path.iterdir()] == ["a.jsonl"]
 

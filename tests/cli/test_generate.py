@@ -4,12 +4,14 @@ import io
 import shutil
 from argparse import Namespace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from qadapter import QAdapterForCausalLM, load_tokenizer
+from qadapter.cli import generate
 from qadapter.cli.decoding import load
 from qadapter.cli.main import build_parser, main
 from qadapter.cli.serve import load as load_served
@@ -77,6 +79,14 @@ def test_standard_input_in_another_encoding(
 def test_a_system_message_reaches_the_model(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plain = out_of(["generate", str(trained), "Hi", *SHORT], capsys)
     assert out_of(["generate", str(trained), "Hi", "--system", "the fox and the hen", *SHORT], capsys) != plain
+
+
+def test_an_empty_system_message_is_one() -> None:
+    """Templates with a system message of their own write it where none is given, and an empty one where it is empty."""
+    tokenizer = SimpleNamespace(chat_template="any")
+    asked = [{"role": "user", "content": "Hi"}]
+    assert generate._as_input("Hi", "", tokenizer) == [{"role": "system", "content": ""}, *asked]
+    assert generate._as_input("Hi", None, tokenizer) == asked
 
 
 def test_a_cut_answer_is_said_on_standard_error(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -221,6 +221,20 @@ def test_errors(
         ({"instruction": "Sum up.", "input": "The hen"}, "p.jsonl:2: 'input' would be lost beside the prompt"),
         ({"prompt": "Hi", "context": "x", "system": "y"}, "'context', 'system' would be lost"),
         ({"prompt": "Hi", "images": ["a.png"]}, "'images' belongs to the prompt"),
+        ({"prompt": "Hi", "tools": [{"type": "function"}]}, "'tools' would change the prompt"),
+        ({"prompt": "Hi", "chat_template_kwargs": {"enable_thinking": False}}, "the option of that name is for all"),
+        ({"prompt": "Hi", "documents": [{"text": "x"}]}, "'documents' would be lost beside the prompt"),
+        (
+            {
+                "prompt": "Hi",
+                "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+            },
+            "p.jsonl:2: 'messages' would be lost beside 'prompt'",
+        ),
+        (
+            {"prompt": "Hi", "messages": [{"role": "user", "content": "Hi"}, {"role": "user", "content": "Ho"}]},
+            "'messages' would be lost",
+        ),
         ({"prompt": "Hi " * 166}, "prompt 2 of 2 has 507 tokens; with an answer of up to 8"),
     ],
 )
@@ -267,7 +281,13 @@ def test_columns_that_say_nothing_more_are_ignored(tmp_path: Path) -> None:
     rest = {"input": " ", "system": None, "question": "Hi there", "output": "Hello", "chosen": "a", "dataset": "x"}
     told = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}]
     path = tmp_path / "p.jsonl"
-    path.write_text(
-        json.dumps({"prompt": "Hi there", **rest}) + "\n" + json.dumps({"messages": told, "system": "Be brief."})
-    )
-    assert [row.prompt for row in read_prompts(path)] == ["Hi there", told]
+    # UltraChat's rows: a prompt, and the conversation that began with it.
+    begun = [{"role": "user", "content": "Hi "}, {"role": "assistant", "content": "Hello"}]
+    rows = [
+        {"prompt": "Hi there", **rest},
+        {"messages": told, "system": "Be brief."},
+        {"prompt": "Hi", "messages": [*begun, {"role": "user", "content": "Ho"}]},
+        {"prompt": told, "messages": told},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row.prompt for row in read_prompts(path)] == ["Hi there", told, "Hi", told]

@@ -129,6 +129,8 @@ def test_a_taken_port_shows_before_and_after_the_model_was_loaded() -> None:
         (["DIR", "--max-context", "513"], "more than the model's 512 positions"),
         (["DIR", "--max-batch", "0"], "at least 1"),
         (["DIR", "--port", "99999"], "cannot listen"),
+        (["DIR", "--cors-origin", "localhost:3000"], "must be scheme://host[:port], or *, got 'localhost:3000'"),
+        (["DIR", "--cors-origin", "http://localhost:3000/page"], "must be scheme://host[:port]"),
     ],
 )
 def test_errors(
@@ -142,6 +144,21 @@ def test_errors(
     port = [] if "--port" in flags else ["--port", "0"]
     assert main(["serve", *[words.get(flag, flag) for flag in flags], *port]) == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "origin"),
+    [
+        ("http://localhost:3000/", "http://localhost:3000"),
+        ("https://Page.Example:443", "https://page.example"),
+        ("http://page.example:8080", "http://page.example:8080"),
+        ("*", "*"),
+    ],
+)
+def test_origins_are_as_browsers_write_them(given: str, origin: str) -> None:
+    parser = argparse.ArgumentParser()
+    serve.add_serving_flags(parser)
+    assert parser.parse_args(["DIR", "--cors-origin", given]).cors_origin == [origin]
 
 
 def test_who_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:

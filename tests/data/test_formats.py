@@ -393,3 +393,10 @@ def test_a_standard_pair_as_conversation_is_stripped() -> None:
         [user("The sky is")], [assistant("blue.")], [assistant("red.")], AT
     )
     assert as_conversation(PAIR) is PAIR
+
+
+def test_the_indentation_of_code_is_kept_in_a_conversation() -> None:
+    pair = PreferencePair("Complete:\ndef f(x):\n", "\n \n    y = x\n    return y\n", "\tpass", AT)
+    assert as_conversation(pair) == PreferencePair(
+        [user("Complete:\ndef f(x):")], [assistant("    y = x\n    return y")], [assistant("\tpass")], AT
+    )

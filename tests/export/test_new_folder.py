@@ -31,6 +31,18 @@ def test_an_empty_folder_may_be_there(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "file").read_text() == "content"
 
 
+def test_of_a_link_what_it_points_at_is_made_or_replaced(tmp_path: Path) -> None:
+    """Whoever links to another disk has no room on this one."""
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out"
+    link.symlink_to(tmp_path / "disk" / "made")
+    make(link, "first")
+    make(link, "second", overwrite=True)
+    assert link.is_symlink()
+    assert (tmp_path / "disk" / "made" / "file").read_text() == "second"
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["made"]
+
+
 def test_an_earlier_export_is_replaced_only_if_asked_for(tmp_path: Path) -> None:
     output = tmp_path / "out"
     with new_folder(output, overwrite=False) as folder:

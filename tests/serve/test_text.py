@@ -168,6 +168,17 @@ def test_how_an_answer_ends() -> None:
     assert held[-1].finish == "length"
 
 
+def test_a_special_token_as_a_stop_string_ends_an_answer() -> None:
+    """It has no text in which the string would be found; a string that is no token has the id of the unknown one."""
+    pad = TOKENIZER.pad_token
+    assert TOKENIZER.pad_token_id not in {END, TOKENIZER.unk_token_id}
+    assert [delta.text for delta in written(f"a{pad}b", Sampling(max_tokens=9))] == ["a", "", "b"]
+    stopped = written(f"a{pad}b", Sampling(max_tokens=9, stop=("no token", pad)))
+    assert [delta.text for delta in stopped] == ["a", ""]
+    assert (stopped[-1].finish, stopped[-1].completion_tokens) == ("stop", 2)
+    assert written(TOKENIZER.unk_token or "c", Sampling(max_tokens=1, stop=("no token",)))[-1].finish == "length"
+
+
 @pytest.mark.parametrize(("stop", "expected"), [((), "a é b"), (("é b",), "a "), (("never",), "a é b")])
 def test_tokens_are_reported_with_their_text(stop: tuple[str, ...], expected: str) -> None:
     """Every token of the shown text once, none of what a stop string cut off, and no token before its text."""

@@ -104,7 +104,7 @@ class Chat:
         self.model, self.tokenizer, self.decoding, self.max_new_tokens = model, tokenizer, decoding, max_new_tokens
         self.strength = strength
         self.at_base = False
-        self.system: list[Message] = [{"role": "system", "content": system}] if system else []
+        self.system: list[Message] = [{"role": "system", "content": system}] if system is not None else []
         self.history: list[Message] = []
 
     def take(self, line: str) -> None:

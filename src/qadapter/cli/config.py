@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import re
 import types
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -21,6 +20,7 @@ from transformers.hf_argparser import string_to_bool
 
 from ..errors import ConfigError, QAdapterError, did_you_mean
 from .parser import check_choice, unknown_argument
+from .yaml_text import as_written, load_yaml, plain
 
 Values = dict[str, Any]
 
@@ -94,7 +94,8 @@ def parse_flags(dataclass_types: Sequence[type], argv: Sequence[str]) -> Values:
 def read_yaml(path: str | Path, dataclass_types: Sequence[type]) -> Values:
     """The values of a YAML file, converted to the types of their fields.
 
-    `no`, `off` and the like are strings, as in YAML 1.2 (`eval_strategy: no`), and `1e-4` is a number.
+    `no`, `off` and the like are strings, as in YAML 1.2 (`eval_strategy: no`), and `1e-4` is a number; but where the
+    field is a text, what stands there is the text (`run_name: 1e-4`).
 
     Raises:
         ConfigError: no such file, not YAML, not a mapping, an unknown or repeated key, a value of the wrong type; it
@@ -102,7 +103,7 @@ def read_yaml(path: str | Path, dataclass_types: Sequence[type]) -> Values:
     """
     path = Path(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+        content = load_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the config file {path} cannot be read: {error}") from error
     except yaml.YAMLError as error:
@@ -121,7 +122,7 @@ def read_yaml(path: str | Path, dataclass_types: Sequence[type]) -> Values:
             raise ConfigError(f"{path}: {name!r} appears twice, with a hyphen and with an underscore")
         try:
             values[name] = _converted(value, hints[name])
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError):
             raise ConfigError(f"{path}: {key} must be {_described(hints[name])}, got {value!r}") from None
     return values
 
@@ -145,32 +146,6 @@ class _FlagParser(HfArgumentParser):
         check_choice(action, value)
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """YAML 1.2 booleans and floats; a repeated key is an error, not a silent choice of the last."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if isinstance(key, (dict, list)):
-                raise yaml.YAMLError(f"a key must be a name{node.start_mark}")
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(f"the key {key!r} appears twice{node.start_mark}")
-        return super().construct_mapping(node, deep)
-
-
-_BOOL, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:float"
-_StrictLoader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (_BOOL, _FLOAT)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_StrictLoader.add_implicit_resolver(_BOOL, re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF"))
-_StrictLoader.add_implicit_resolver(
-    _FLOAT,
-    re.compile(r"^(?:[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf)|\.(?:nan|NaN))$"),
-    list("-+0123456789."),
-)
-
-
 def _init_fields(dataclass_type: type) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(dataclass_type) if field.init]
 
@@ -186,11 +161,14 @@ def _options(hint: Any) -> list[Any]:
 
 
 def _converted(value: Any, hint: Any) -> Any:
-    """A YAML value as the type of its field. Raises ValueError or TypeError where it is none of the alternatives."""
+    """A YAML value as the type of its field.
+
+    Raises ValueError, TypeError or OverflowError where it is none of the alternatives.
+    """
     options = _options(hint)
     kinds = [get_origin(option) or option for option in options]
     if Any in kinds or (value is None and type(None) in kinds):
-        return value
+        return plain(value)
     if isinstance(value, bool):
         if bool not in kinds:
             raise TypeError
@@ -199,9 +177,10 @@ def _converted(value: Any, hint: Any) -> Any:
         (entry,) = get_args(options[kinds.index(list)]) or (Any,)
         return [_converted(item, entry) for item in value]
     if isinstance(value, dict) and dict in kinds:
-        return value
+        return plain(value)
     if not isinstance(value, (int, float, str)):
         raise TypeError
+    given, text, value = value, as_written(value), plain(value)
     if type(value) in kinds:
         return value
     for kind in kinds:
@@ -223,9 +202,9 @@ def _converted(value: Any, hint: Any) -> Any:
         if isinstance(kind, type) and issubclass(kind, Enum):
             return kind(value).value
     if str in kinds:
-        return str(value)
+        return text
     if list in kinds:
-        return [_converted(value, get_args(options[kinds.index(list)])[0])]
+        return [_converted(given, get_args(options[kinds.index(list)])[0])]
     raise TypeError
 
 

@@ -8,7 +8,6 @@ import logging
 import os
 import re
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -249,24 +248,13 @@ def _print_preview(tokenized: Sequence[tuple[PreferencePair, TokenizedPair]], to
 
 
 def _write(pairs: Sequence[PreferencePair], output: Path) -> None:
-    """Into a temporary file beside the output, renamed when complete: no reader ever sees half a file."""
+    from ..data.whole_file import whole_file
+
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", newline="\n", dir=output.parent, prefix=f".{output.name}.", delete=False
-        ) as file:
-            try:
-                for pair in pairs:
-                    row = {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                file.close()
-                # Temporary files are private; the output gets the mode that open() would have given it.
-                umask = os.umask(0)
-                os.umask(umask)
-                os.chmod(file.name, 0o666 & ~umask)
-                os.replace(file.name, output)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        with whole_file(output) as part, part.open("w", encoding="utf-8", newline="\n") as file:
+            for pair in pairs:
+                row = {"prompt": pair.prompt, "chosen": pair.chosen, "rejected": pair.rejected}
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
     except OSError as error:
         raise DataError(f"{output} cannot be written: {error}") from error
 

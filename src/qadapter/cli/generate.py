@@ -172,7 +172,7 @@ def _as_input(prompt: Prompt, system: str | None, tokenizer: PreTrainedTokenizer
     """The prompt as it is put to the model, behind the system message."""
     from ..generate import as_messages, chat_input
 
-    if not system:
+    if system is None:
         return chat_input(prompt, tokenizer)
     if not tokenizer.chat_template:
         raise ConfigError("--system needs a chat model: this tokenizer has no chat template.")

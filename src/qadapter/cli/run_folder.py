@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..data.whole_file import write_whole
 from ..errors import ConfigError
 from ..model.artifact_folder import ADAPTER_FOLDER, CONFIG_FILE
 from ..train import RUN_CONFIG_FILE
 from ..train.checkpoints import checkpoints
+from .yaml_text import dump_yaml
 
 EVAL_METRICS_FILE = "eval_metrics.json"
 ANCHORS_FILE = "anchors.jsonl"
@@ -89,9 +88,8 @@ def clear_run(output_dir: Path, *, in_use: Sequence[str | None] = ()) -> None:
 def save_run_config(output_dir: Path, values: Mapping[str, Any]) -> None:
     """Write `config.yaml`, which `qadapter train --config` reads."""
     output_dir.mkdir(parents=True, exist_ok=True)
-    text = yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True)
     header = f"{_HEADER}; `qadapter train --config` reads them again.\n"
-    write_whole(output_dir / RUN_CONFIG_FILE, header + text)
+    write_whole(output_dir / RUN_CONFIG_FILE, header + dump_yaml(values))
 
 
 def refuse_contradictions(saved: Mapping[str, Any], now: Mapping[str, Any], may_change: set[str]) -> None:

@@ -6,6 +6,7 @@ import argparse
 import ipaddress
 import logging
 import os
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,8 +52,9 @@ def add_serving_flags(parser: argparse.ArgumentParser) -> None:
         "--api-key-file", metavar="FILE", help=f"file with the key that clients must send (or set {KEY_VARIABLE})"
     )
     parser.add_argument(
-        "--cors-origin", action="append", default=[], metavar="URL", help="another page that may ask; repeatable"
-    )
+        "--cors-origin", action="append", default=[], type=_origin, metavar="ORIGIN",
+        help="another page that may ask, such as http://localhost:3000, or * for all; repeatable",
+    )  # fmt: skip
     parser.add_argument("--log-prompts", action="store_true", help="write prompts to the log")
     limits = parser.add_argument_group("limits")
     for flag, default, meaning in (
@@ -221,6 +223,17 @@ def _api_key(file: str | None) -> str | None:
     if not key or not key.isascii() or not key.isprintable():
         raise ConfigError(f"{source} must hold a key of printable ASCII characters, and it does not.")
     return key
+
+
+def _origin(text: str) -> str:
+    """As a browser writes the origin of a page: it would not match otherwise, and nothing would say why."""
+    if text == "*":
+        return text
+    page = re.fullmatch(r"([a-z][a-z0-9+.-]*)://([^/?#@\s]+)/?", text.lower())
+    if page is None:
+        raise argparse.ArgumentTypeError(f"must be scheme://host[:port], or *, got {text!r}")
+    scheme, host = page.groups()
+    return f"{scheme}://{host.removesuffix({'http': ':80', 'https': ':443'}.get(scheme, ''))}"
 
 
 def _is_loopback(host: str) -> bool:

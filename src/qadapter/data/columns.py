@@ -17,6 +17,7 @@ _READ_OF_DSP = {"query", "responses"}
 _ASKS = ("question", "instruction", "input", "query")
 _SYSTEM = ("system", "system_prompt")
 _MEDIA = ("images", "image", "videos", "video")
+_TEMPLATE = {"tools": "", "chat_template_kwargs": " for one row; the option of that name is for all"}
 
 
 def unread(row: Mapping[str, Any], *, dsp: bool) -> Iterable[str]:
@@ -39,6 +40,19 @@ def refuse_media(row: Mapping[str, Any]) -> None:
     for name in _MEDIA:
         if _holds_something(row.get(name)):
             raise RowProblem(f"{name!r} belongs to the prompt, and only text is supported")
+
+
+def refuse_template_input(row: Mapping[str, Any]) -> None:
+    """Stop at what the chat template would write into the prompt beside the messages.
+
+    Raises:
+        RowProblem: naming the column.
+    """
+    for name, instead in _TEMPLATE.items():
+        if _holds_something(row.get(name)):
+            raise RowProblem(
+                f"{name!r} would change the prompt that the chat template writes, and is not supported{instead}"
+            )
 
 
 def refuse_other_prompt(row: Mapping[str, Any], chosen: Text, rejected: Text) -> None:
@@ -82,8 +96,9 @@ def refuse_rest_of_prompt(row: Mapping[str, Any], prompt: Text) -> None:
         RowProblem: naming the columns and the way out.
     """
     refuse_media(row)
+    refuse_template_input(row)
     text = _joined(prompt)
-    rest = (*_ASKS, "context", *_SYSTEM)
+    rest = (*_ASKS, "context", "documents", *_SYSTEM)
     if names := [name for name in rest if _holds_something(row.get(name)) and not _is_in(row[name], text)]:
         raise RowProblem(
             f"{', '.join(map(repr, names))} would be lost beside the prompt: make it part of 'prompt', or with the "
@@ -91,10 +106,33 @@ def refuse_rest_of_prompt(row: Mapping[str, Any], prompt: Text) -> None:
         )
 
 
+def refuse_other_messages(row: Mapping[str, Any], prompt: Text) -> None:
+    """Stop where a row of prompts has messages that its prompt does not begin, such as a system message before it.
+
+    Raises:
+        RowProblem: naming the way out.
+    """
+    if _holds_something(row.get("messages")) and not _begins_with(row["messages"], prompt):
+        raise RowProblem(
+            "'messages' would be lost beside 'prompt', which is not what they begin with: remove one of the two columns"
+        )
+
+
 def _holds_something(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value.strip())
     return value is not None and (not isinstance(value, (list, Mapping)) or bool(value))
+
+
+def _begins_with(messages: Any, prompt: Text) -> bool:
+    """Whether a conversation is the prompt, and perhaps the answer to it and what followed."""
+    if not isinstance(messages, list) or not all(isinstance(message, Mapping) for message in messages):
+        return False
+    asked = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    said = [(message.get("role"), str(message.get("content")).strip()) for message in messages]
+    return said[: len(asked)] == [(one["role"], one["content"].strip()) for one in asked] and (
+        len(said) == len(asked) or said[len(asked)][0] == "assistant"
+    )
 
 
 def _is_in(value: Any, text: str) -> bool:

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DataError
-from .columns import refuse_media, refuse_other_prompt, refuse_other_system
+from .columns import refuse_media, refuse_other_prompt, refuse_other_system, refuse_template_input
 from .pairs import (
     BadRow,
     Messages,
@@ -87,11 +87,7 @@ def parse_hh(text: str, field: str = "text") -> Messages:
 
 def _pair(row: Mapping[str, Any], location: str) -> PreferencePair:
     present = {field for field, value in row.items() if value is not None}
-    for field, instead in (("tools", ""), ("chat_template_kwargs", " for one row; the option of that name is for all")):
-        if row.get(field):
-            raise RowProblem(
-                f"{field!r} would change the prompt that the chat template writes, and is not supported{instead}"
-            )
+    refuse_template_input(row)
     if not present & {"chosen", "rejected"}:
         if present & {"query", "responses"}:
             _field(row, "query", (str,), "text")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,18 +132,25 @@ def checked_pair(prompt: Text, chosen: Text, rejected: Text, location: str) -> P
 
 
 def as_conversation(pair: PreferencePair) -> PreferencePair:
-    """A standard pair as a user message and two assistant messages, stripped; a conversational pair as it is.
+    """A standard pair as a user message and two assistant messages; a conversational pair as it is.
 
-    White space at the seam of strings only keeps their words apart, which messages do by themselves.
+    White space at the seam of strings only keeps their words apart, which messages do by themselves: it is left out,
+    but for the indentation of a first line, which belongs to code.
     """
     if not (isinstance(pair.prompt, str) and isinstance(pair.chosen, str) and isinstance(pair.rejected, str)):
         return pair
     return PreferencePair(
-        prompt=[{"role": "user", "content": pair.prompt.strip()}],
-        chosen=[{"role": "assistant", "content": pair.chosen.strip()}],
-        rejected=[{"role": "assistant", "content": pair.rejected.strip()}],
+        prompt=[{"role": "user", "content": _without_seam(pair.prompt)}],
+        chosen=[{"role": "assistant", "content": _without_seam(pair.chosen)}],
+        rejected=[{"role": "assistant", "content": _without_seam(pair.rejected)}],
         location=pair.location,
     )
+
+
+def _without_seam(text: str) -> str:
+    """Without blank lines before it, one space, and white space at its end."""
+    text = re.sub(r"^(?:[^\S\n]*\n)+", "", text.rstrip())
+    return text[1:] if re.match(r" \S", text) else text
 
 
 def _stripped(text: Text) -> list[str]:

@@ -28,7 +28,7 @@ def new_folder(output: str | Path, overwrite: bool) -> Iterator[Path]:
             what it holds is no export, or more than that (nothing else is ever removed).
     """
     output = Path(output)
-    place = output.absolute()
+    place = output.resolve()  # of a link, what it points at
     if output.exists() and not output.is_dir():
         raise ConfigError(f"--output {output} is a file")
     if not place.parent.is_dir():

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from ..data.columns import refuse_rest_of_prompt
+from ..data.columns import refuse_other_messages, refuse_rest_of_prompt
 from ..data.pairs import BadRow, RowProblem, check_role_order, checked_messages, checked_text
 from ..data.reading import read_rows
 from ..errors import DataError
@@ -31,7 +31,8 @@ class PromptRow(NamedTuple):
 def read_prompts(path: str | Path) -> list[PromptRow]:
     """Read a file of prompts: a text or messages under `prompt`, `messages` or `instruction`; an `id` is kept.
 
-    Other columns are ignored (answers, scores, sources), but for those that belong to what is asked.
+    Other columns are ignored (answers, scores, sources, the conversation that a prompt began), but for those that
+    belong to what is asked.
 
     Args:
         path: .jsonl, .json, .csv or .parquet.
@@ -39,7 +40,7 @@ def read_prompts(path: str | Path) -> list[PromptRow]:
     Raises:
         DataError: a file that is missing, empty or damaged, or a row without a prompt, with a conversation that does
             not end with the user, with an id that JSON has no way to write, or with a question, an input, a system
-            message or a picture in a column of its own; it names the row.
+            message, tools or a picture in a column of its own; it names the row.
     """
     rows = []
     for index, (location, row) in enumerate(read_rows(path)):
@@ -78,14 +79,17 @@ def _prompt(location: str, row: dict[str, Any]) -> Prompt:
     for field in _FIELDS:
         value = row.get(field)
         try:
+            prompt: Prompt | None = None
             if isinstance(value, str) and value.strip():
-                refuse_rest_of_prompt(row, value)
-                return checked_text(value, field)
-            if isinstance(value, list) and value:
-                messages = checked_messages(value, field)
-                check_role_order(messages, field, ends_with="user")
-                refuse_rest_of_prompt(row, messages)
-                return messages
+                prompt = checked_text(value, field)
+            elif isinstance(value, list) and value:
+                prompt = checked_messages(value, field)
+                check_role_order(prompt, field, ends_with="user")
+            if prompt is not None:
+                refuse_rest_of_prompt(row, prompt)
+                if field == "prompt":
+                    refuse_other_messages(row, prompt)
+                return prompt
         except RowProblem as problem:
             raise DataError(f"{location}: {problem}") from None
     raise DataError(

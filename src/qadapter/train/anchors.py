@@ -68,6 +68,7 @@ def sample_anchors(
     tried = 0
     limits = [None if max_length is None else max_length - 1, None if positions is None else positions - max_new_tokens]
     room = min((limit for limit in limits if limit is not None), default=None)
+    opening = len(_opening(tokenizer)) + _OPENING_TOKENS
     while len(anchors) < count:
         if len(anchors) < conversations and tried > _TRIES * (conversations + _BATCH):
             logger.warning(
@@ -78,11 +79,17 @@ def sample_anchors(
             conversations = len(anchors)
         chat = len(anchors) < conversations
         wanted = (conversations if chat else count) - len(anchors)
-        if not chat and room is not None and len(_opening(tokenizer)) + _OPENING_TOKENS > room:
-            of_base = f", the base has {positions} positions, answers up to {max_new_tokens}" if positions else ""
+        # Before the first user turn, where plain texts are to follow: it takes long to come to them.
+        if count > conversations and room is not None and opening > room:
+            if positions is not None and opening + max_new_tokens > positions:
+                raise ConfigError(
+                    f"answers of up to {max_new_tokens} tokens leave no room in the {positions} positions of the base "
+                    f"for the beginning of a plain text, which has {opening} tokens.",
+                    hint="lower max_new_tokens of an export, or train without anchors (anchors: 0)",
+                )
             raise ConfigError(
-                f"the beginning of a plain text has {_OPENING_TOKENS} tokens and max_length is {max_length}{of_base}: "
-                "no room for an answer.",
+                f"the beginning of a plain text has {opening} tokens and max_length is {max_length}: no room for an "
+                "answer.",
                 hint="raise max_length, or train without anchors (anchors: 0)",
             )
         prompts = _user_turns(model, tokenizer) if chat else _openings(model, tokenizer)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from itertools import takewhile
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .detokenizer import Detokenizer, alike
+from .detokenizer import Detokenizer, alike, special_ids
 from .request import Delta, FinishReason, Policy, Request, TokenLogprob
 from .sampling import Sampler, token_logprob
 from .stop_strings import StopStrings
@@ -27,7 +27,8 @@ class Choice:
     def __init__(
         self, request: Request, number: int, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int]
     ) -> None:
-        self.request, self.number, self.stop_ids = request, number, stop_ids
+        self.request, self.number = request, number
+        self.stop_ids = {*stop_ids, *_special_stops(request.sampling.stop, tokenizer)}
         self.policy: Policy = request.policy
         self.sampler = Sampler(request.sampling, number)
         self.last_token = request.prompt_ids[-1]
@@ -77,6 +78,14 @@ class Choice:
         ready = list(takewhile(lambda report: complete or report.start < self._shown, self._reports))
         self._reports = [] if finish else self._reports[len(ready) :]
         return Delta(self.number, text, tuple(ready), finish, self.tokens)
+
+
+def _special_stops(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The special tokens among stop strings: they have no text in which these would be found."""
+    ids = [(stop, tokenizer.convert_tokens_to_ids(stop)) for stop in stops]
+    special = special_ids(tokenizer)
+    # A text that is no token has the id of the unknown one.
+    return [number for stop, number in ids if number in special and tokenizer.convert_ids_to_tokens(number) == stop]
 
 
 def _begins(before: str, after: str) -> int:
