@@ -151,6 +151,18 @@ def test_the_dtype_of_the_machine_is_saved_and_a_saved_one_stays(
         assert plan_run(["--output-dir", str(run_copy), "--resume"]).run.dtype == saved
 
 
+def test_a_null_that_is_no_default_is_saved(run_copy: Path) -> None:
+    """A run that keeps every checkpoint must not lose them when it is resumed."""
+    config = run_copy / "config.yaml"
+    saved = yaml.safe_load(config.read_text())
+    assert saved["save_total_limit"] == 10
+    assert None not in saved.values()
+    config.write_text(yaml.safe_dump({**saved, "save_total_limit": None}))
+    resumed = plan_run(["--output-dir", str(run_copy), "--resume"])
+    assert (resumed.training.save_total_limit, resumed.config["save_total_limit"]) == (None, None)
+    assert [name for name, value in resumed.config.items() if value is None] == ["save_total_limit"]
+
+
 def test_a_preset_given_as_a_flag_wins_over_the_spelled_out_constants_of_a_saved_config(
     trained: Path, tmp_path: Path
 ) -> None:
@@ -433,6 +445,24 @@ def test_out_of_memory_keeps_the_checkpoints_and_says_how_to_go_on(
         (["--eval-strategy", "epoch"], "needs --eval-file or --eval-split"),
         (["--dtype", "int8"], "--dtype must be one of"),
         (["--learning-rate", "fast"], "invalid float value: 'fast'"),
+        (["--learning-rate", "nan"], "learning_rate must be a finite number of at least 0, got nan"),
+        (["--per-device-train-batch-size", "0"], "per_device_train_batch_size must be at least 1, got 0"),
+        (["--gradient-accumulation-steps", "0"], "gradient_accumulation_steps must be at least 1, got 0"),
+        (["--seed=-1"], "seed must be a whole number from 0 to 4294967295, got -1"),
+        (["--num-train-epochs", "0"], "num_train_epochs must be a finite number above 0, got 0"),
+        (
+            ["--lr-scheduler-type", "cosine_with_min_lr"],
+            "cosine_with_min_lr cannot be made with lr_scheduler_kwargs {}",
+        ),
+        (["--lr-scheduler-type", "warmup_stable_decay"], "warmup_stable_decay cannot be made with"),
+        (["--report-to", "tensorbord"], "report_to: unknown 'tensorbord' (did you mean 'tensorboard'?)"),
+        (["--report-to", "dvclive"], "report_to: dvclive is not installed"),
+        (["--eval-on-start"], "--eval-on-start needs --eval-file or --eval-split"),
+        (
+            ["--eval-split", "4", "--eval-strategy", "epoch", "--metric-for-best-model", "eval_accuracy"],
+            "--metric-for-best-model: unknown 'eval_accuracy'\nhint: one of loss, rewards/chosen, rewards/rejected, "
+            "rewards/accuracies",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused_before_a_model_is_loaded(

@@ -86,6 +86,13 @@ def test_a_system_column_that_repeats_the_system_message() -> None:
     assert pair_of(row | {"system": "Be terse.\n"}) == pair_of(row)
 
 
+def test_messages_that_begin_with_the_prompt_say_nothing_new() -> None:
+    """Rows of HuggingFaceH4/ultrafeedback_binarized hold the chosen conversation once more."""
+    assert pair_of(explicit(messages=[Q, A], instruction=Q["content"])) == PAIR
+    assert pair_of({"messages": [Q, A], "chosen": [Q, A], "rejected": [Q, B]}) == PAIR
+    assert pair_of({"prompt": "Sky?", "messages": [user("Sky?"), A], "chosen": "a", "rejected": "b"}).prompt == "Sky?"
+
+
 def test_a_question_that_both_strings_begin_with() -> None:
     row = {"chosen": "The sky is blue.", "rejected": "The sky is green."}
     assert pair_of(row | {"question": "The sky"}) == pair_of(row)
@@ -340,6 +347,28 @@ def explicit(**fields: Any) -> dict[str, Any]:
                 {"prompt": "Sky?", "chosen": "Blue.", "rejected": "Green."},
                 {"query": "Why?", "responses": STYLES},
             )
+        ),
+        (
+            {"messages": [user("Sea?")], "chosen": "The sky.", "rejected": "The sea."},
+            "missing field 'prompt', and 'messages' would be lost, since no format reads it beside chosen and "
+            "rejected: rename that column to 'prompt'",
+        ),
+        (
+            {"context": "At sea.", "messages": [Q], "chosen": [A], "rejected": [B]},
+            "missing field 'prompt', and 'context', 'messages' would be lost, since no format reads it beside chosen "
+            "and rejected: make one column 'prompt' of them",
+        ),
+        *(
+            (
+                explicit(**{name: value}),
+                f"{name!r} would be lost beside the prompt: make it part of the prompt (a system message is the first "
+                "of its messages), or remove the column",
+            )
+            for name, value in {"input": "A text", "history": [["Sea?", "Deep."]], "context": "At sea."}.items()
+        ),
+        (
+            explicit(messages=[{"role": "system", "content": "Be terse."}, Q, A]),
+            "'messages' would be lost beside 'prompt', which is not what they begin with: remove one column",
         ),
         (explicit(images=["sky.png"]), "'images' belongs to the prompt, and only text is supported"),
         (explicit(image={"bytes": b"", "path": "a"}), "'image' belongs to the prompt, and only text is supported"),

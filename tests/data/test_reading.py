@@ -169,6 +169,24 @@ def test_csv_messages_as_json_text(tmp_path: Path) -> None:
     assert second.reason.startswith("prompt looks like messages but is not JSON: Expecting property name")
 
 
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_messages_as_json_text_are_messages_in_every_kind_of_file(tmp_path: Path, suffix: str) -> None:
+    """`DataFrame.to_json` writes a column of JSON text as text."""
+    path = tmp_path / f"a{suffix}"
+    row = {"prompt": json.dumps([{"role": "user", "content": "q"}]), "chosen": "[{'role': 1}]", "rejected": "[{x"}
+    path.write_text(json.dumps(row) if suffix == ".jsonl" else json.dumps([row, row]), encoding="utf-8")
+    (_, bad), *_ = read_rows(path)
+    assert bad.reason.startswith("chosen looks like messages but is not JSON")
+    row["chosen"] = json.dumps([{"role": "assistant", "content": "a"}])
+    path.write_text(json.dumps(row) if suffix == ".jsonl" else json.dumps([row]), encoding="utf-8")
+    ((_, read),) = read_rows(path)
+    assert read == {
+        "prompt": [{"role": "user", "content": "q"}],
+        "chosen": [{"role": "assistant", "content": "a"}],
+        "rejected": "[{x",
+    }
+
+
 def test_dsp_responses_as_json_text(tmp_path: Path) -> None:
     path = write_csv(tmp_path / "a.csv", [["query", "responses"], ["Hi", '{"a": "x"}'], ["Hi", "x"]])
     assert read(path) == [

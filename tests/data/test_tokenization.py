@@ -6,8 +6,11 @@ import copy
 
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from qadapter.data import NoRoomError, PreferenceCollator, encode_prompt, end_of_turn_id, tokenize_pair
+from qadapter.data.tokenization import written_before_answers
 from qadapter.errors import DataError
 
 
@@ -92,6 +95,35 @@ def test_what_the_template_refuses_is_said(tokenizer) -> None:
     refusing.chat_template = "{{ raise_exception('System role not supported') }}"
     with pytest.raises(DataError, match="the chat template refuses the messages: System role not supported"):
         encode_prompt(chat()["prompt"], refusing)
+
+
+def test_a_template_that_wants_a_system_message_gets_one_in_probes_too(tokenizer) -> None:
+    wanting = copy.deepcopy(tokenizer)
+    refuse = "{{ raise_exception('A system message is required') }}"
+    begun = "{% if messages[0]['role'] != 'system' %}" + refuse + "{% endif %}"
+    wanting.chat_template = begun + tokenizer.chat_template
+    row = chat()
+    with pytest.raises(DataError, match="A system message is required"):
+        tokenize_pair(row, wanting, None)
+    row["prompt"].insert(0, {"role": "system", "content": "wa"})
+    assert tokenize_pair(row, wanting, None) == tokenize_pair(row, tokenizer, None)
+    assert written_before_answers(wanting) == ""
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_tokens_make_the_text_also_where_the_prompt_ends_with_a_space(scheme: str) -> None:
+    """Tokenizers of the SentencePiece family put a space before a text that stands alone."""
+    inner = Tokenizer(models.BPE(unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    inner.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=["<unk>", "</s>"])
+    inner.train_from_iterator(["Question: hello Answer: yes please no \n yes no thanks."] * 5, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", eos_token="</s>")
+    row = {"prompt": "Question: hello Answer: ", "chosen": "yes please", "rejected": "no thanks"}
+    pair = tokenize_pair(row, tokenizer, None)
+    assert tokenizer.convert_ids_to_tokens(pair.chosen_ids) == ["yes", "▁please", "</s>"]
+    text = tokenizer.decode(pair.prompt_ids + pair.rejected_ids, skip_special_tokens=True)
+    assert text == "Question: hello Answer: no thanks"
 
 
 def test_standard_pairs_end_with_eos(tokenizer) -> None:

@@ -213,6 +213,16 @@ def test_a_merged_adapter_is_the_bases_own(tmp_path: Path) -> None:
     QAdapterForCausalLM(make_model(constants=RESIDUAL).fold())
 
 
+def test_a_fold_that_cannot_be_is_refused_and_leaves_the_model_as_it_was() -> None:
+    lora = LoraConfig(lora_bias=True, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    model, inputs = make_model("llama", RESIDUAL, lora), prompt()
+    base, adapted = (model(**inputs, strength=strength).logits for strength in (0.0, 1.0))
+    with pytest.raises(UnsupportedModelError, match=r"has biases \(lora_bias\) where the base has none"):
+        model.fold()
+    assert torch.equal(model(**inputs, strength=0.0).logits, base)
+    assert torch.equal(model(**inputs, strength=1.0).logits, adapted)
+
+
 def test_a_lora_that_could_not_be_decoded_is_refused_before_training() -> None:
     """OPT flattens what its feed-forward layers get: rows cannot be told apart there."""
     config = transformers.OPTConfig(

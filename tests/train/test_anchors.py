@@ -111,6 +111,14 @@ def test_a_model_that_does_not_end_a_users_turn_gives_plain_texts(tokenizer, mon
     assert [len(anchor.prompt_ids) for anchor in anchors] == [len(anchors[0].prompt_ids)] * 3
 
 
+def test_a_template_that_wants_more_than_a_users_turn_gives_plain_texts(tokenizer, caplog) -> None:
+    wanting = copy.deepcopy(tokenizer)
+    wanting.chat_template = "{{ raise_exception('A system message is required') }}"
+    anchors = sample_anchors(make_model(constants=RESIDUAL), wanting, 3, max_new_tokens=4)
+    assert "all anchors are plain texts: the chat template refuses the messages: A system message is" in caplog.text
+    assert len({len(anchor.prompt_ids) for anchor in anchors}) == 1
+
+
 def test_anchors_fit_the_positions_of_the_base(tokenizer) -> None:
     """GPT-2 has an embedding for each position and no more."""
     config = copy.deepcopy(FAMILIES["gpt2"])

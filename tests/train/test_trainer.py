@@ -21,6 +21,7 @@ from qadapter.data import PreferenceCollator
 from qadapter.errors import ArtifactError, ConfigError, DataError, UnsupportedModelError
 from qadapter.model import default_dtype
 from qadapter.train import PRESETS, tokenize_dataset
+from qadapter.train.metrics import EVALUATED
 from qadapter.train.sampler import LengthGroupedSampler
 from qadapter.train.token_rows import token_rows
 
@@ -274,6 +275,44 @@ def test_resume_true_takes_the_last_checkpoint_that_was_written_to_its_end(
     assert [line["step"] for line in log_of(tmp_path) if "loss" in line] == [1, 2, 3]
     for name, value in adapter_state(whole.model).items():
         assert torch.equal(value, adapter_state(resumed.model)[name]), name
+
+
+def test_the_best_checkpoint_is_found_where_the_run_lies_now(
+    tmp_path: Path, tokenizer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The saved state names it by the path that it had."""
+
+    def trained(folder: Path, resume: bool) -> QAdapterTrainer:
+        args = arguments(
+            folder, save_strategy="steps", save_steps=1, eval_strategy="steps", eval_steps=1, max_steps=3,
+            load_best_model_at_end=True, metric_for_best_model="loss", greater_is_better=True,
+        )  # fmt: skip
+        trainer = QAdapterTrainer(make_base(), args, None, pairs(8), pairs(4, seed=1), tokenizer)
+        trainer.train(resume_from_checkpoint=resume)
+        return trainer
+
+    first = trained(tmp_path / "first", resume=False)
+    best = first.state.best_global_step
+    assert best < 3, "the last is the best, and this test says nothing"
+    moved = (tmp_path / "first").rename(tmp_path / "moved")
+    again = trained(moved, resume=True)
+    assert again.state.best_model_checkpoint == str(moved / f"checkpoint-{best}")
+    for name, value in adapter_state(first.model).items():
+        assert torch.equal(value, adapter_state(again.model)[name]), name
+    assert "is gone" not in caplog.text
+    shutil.rmtree(moved / f"checkpoint-{best}")
+    trained(moved, resume=True)
+    assert f"checkpoint-{best}, the best checkpoint so far, is gone" in caplog.text
+
+
+def test_the_only_batch_is_not_dropped_in_silence(tmp_path: Path, tokenizer) -> None:
+    def trainer(**options) -> QAdapterTrainer:
+        args = arguments(tmp_path, dataloader_drop_last=True, max_length=64, **options)
+        return QAdapterTrainer(make_base(), args, None, pairs(3), None, tokenizer)
+
+    with pytest.raises(ConfigError, match="there are 3 pairs and anchors for a batch of 4"):
+        trainer()
+    trainer(anchors=1)
 
 
 def test_of_a_hub_data_set_the_pairs_to_evaluate_are_its_test_split(
@@ -589,6 +628,12 @@ def test_dpo_is_a_special_case_against_trl(tmp_path: Path, tokenizer, value_stat
             )
             compared += 1
     assert compared == len(source)
+
+
+def test_the_names_of_an_evaluation_are_known_before_it(tmp_path: Path, tokenizer) -> None:
+    trainer = QAdapterTrainer(make_base(), arguments(tmp_path), None, pairs(4), pairs(4), tokenizer)
+    others = {"runtime", "samples_per_second", "steps_per_second", "model_preparation_time", "epoch"}
+    assert {name.removeprefix("eval_") for name in trainer.evaluate()} - others == set(EVALUATED)
 
 
 def test_metrics_carry_trls_names_and_the_methods_own(tmp_path: Path, tokenizer) -> None:

@@ -14,12 +14,13 @@ from datasets import Dataset
 from transformers import set_seed
 
 from ..data import Anchor, load_preference_dataset, read_anchors, write_anchors
-from ..errors import BatchTooLargeError, ConfigError
+from ..errors import BatchTooLargeError, ConfigError, did_you_mean
 from ..evaluate import EvaluationArguments
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from ..model.artifact_folder import LATER_CONSTANTS
 from ..train import PRESETS, QAdapterTrainer, QAdapterTrainingArguments, usable_pairs
 from ..train.checkpoints import checkpoints, last_complete_checkpoint
+from ..train.metrics import EVALUATED
 from . import run_folder
 from .config import Values, build, parse_flags, read_yaml
 from .holdout import split_by_prompt
@@ -162,6 +163,14 @@ def plan_run(argv: Sequence[str]) -> Plan:
     run, training = build(TYPES, COMMAND_DEFAULTS, saved, given)
     if training.eval_strategy != "no" and run.eval_file is None and run.eval_split is None:
         raise ConfigError(f"--eval-strategy {training.eval_strategy.value} needs --eval-file or --eval-split.")
+    if training.eval_on_start and run.eval_file is None and run.eval_split is None:
+        raise ConfigError("--eval-on-start needs --eval-file or --eval-split.")
+    metric = training.metric_for_best_model
+    if metric is not None and (name := metric.removeprefix("eval_")) not in EVALUATED:
+        raise ConfigError(
+            f"--metric-for-best-model: unknown {metric!r}{did_you_mean(name, EVALUATED)}",
+            hint=f"one of {', '.join(EVALUATED)}",
+        )
     resolved = {**default_values(), **saved, **given}
     resolved |= {name: getattr(training, name) for name in (*PRESETS[training.preset], "pairs_per_step")}
     resolved["chat_template_kwargs"] = run.chat_template_kwargs
@@ -207,11 +216,15 @@ def _saved_config(output_dir: Path) -> Values:
 
 
 def _worth_saving(resolved: Values) -> Values:
-    """The arguments that the help shows, and the others that are not at their defaults."""
+    """The arguments that the help shows, and the others that are not at their defaults.
+
+    None goes without saying, but where it is no default: `save_total_limit: null` keeps every checkpoint.
+    """
     defaults = default_values()
     main = [name for names in GROUPS.values() for name in names]
     names = main + [name for name in resolved if name not in main and resolved[name] != defaults[name]]
-    return {name: resolved[name] for name in names if name not in _NOT_SAVED and resolved[name] is not None}
+    said = [name for name in names if resolved[name] is not None or defaults[name] is not None]
+    return {name: resolved[name] for name in said if name not in _NOT_SAVED}
 
 
 def _datasets(run: RunArguments, training: QAdapterTrainingArguments) -> tuple[Dataset, Dataset | None]:

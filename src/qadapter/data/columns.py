@@ -14,7 +14,7 @@ from .pairs import RowProblem, Text
 
 _READ = {"prompt", "chosen", "rejected"}
 _READ_OF_DSP = {"query", "responses"}
-_ASKS = ("question", "instruction", "input", "query")
+_ASKS = ("question", "instruction", "input", "query", "context", "history", "conversation", "conversations")
 _SYSTEM = ("system", "system_prompt")
 _MEDIA = ("images", "image", "videos", "video")
 _TEMPLATE = {"tools": "", "chat_template_kwargs": " for one row; the option of that name is for all"}
@@ -66,7 +66,10 @@ def refuse_other_prompt(row: Mapping[str, Any], chosen: Text, rejected: Text) ->
         shared = "".join(character for character, _ in alike)
     else:
         shared = _joined(chosen[:-1])
-    names = [name for name in _ASKS if _holds_something(row.get(name)) and not _is_in(row[name], shared)]
+    names = _lost(row, _ASKS, shared)
+    asked = shared if isinstance(chosen, str) else chosen[:-1]
+    if _holds_something(row.get("messages")) and not _begins_with(row["messages"], asked):
+        names.append("messages")
     if names:
         way_out = "rename that column to 'prompt'" if len(names) == 1 else "make one column 'prompt' of them"
         raise RowProblem(
@@ -89,39 +92,54 @@ def refuse_other_system(row: Mapping[str, Any], prompt: Text) -> None:
             )
 
 
-def refuse_rest_of_prompt(row: Mapping[str, Any], prompt: Text) -> None:
-    """Stop where a row of prompts without responses has more of what is asked in a column of its own.
+def refuse_rest_of_prompt(row: Mapping[str, Any], prompt: Text, *others: str) -> None:
+    """Stop where a row with a prompt has more of what is asked in a column of its own.
+
+    Args:
+        row: the fields.
+        prompt: what was read.
+        others: further columns that belong to what is asked.
+
+    Raises:
+        RowProblem: naming the columns and the way out.
+    """
+    if names := _lost(row, (*_ASKS, *others), _joined(prompt)):
+        raise RowProblem(
+            f"{', '.join(map(repr, names))} would be lost beside the prompt: make it part of the prompt (a system "
+            "message is the first of its messages), or remove the column"
+        )
+    if _holds_something(row.get("messages")) and not _begins_with(row["messages"], prompt):
+        raise RowProblem(
+            "'messages' would be lost beside 'prompt', which is not what they begin with: remove one column"
+        )
+
+
+def refuse_more_than_prompt(row: Mapping[str, Any], prompt: Text, field: str) -> None:
+    """Stop where a row of prompts without responses asks more than its prompt does.
+
+    Args:
+        row: the fields.
+        prompt: what was read.
+        field: the column that it was read from.
 
     Raises:
         RowProblem: naming the columns and the way out.
     """
     refuse_media(row)
     refuse_template_input(row)
-    text = _joined(prompt)
-    rest = (*_ASKS, "context", "documents", *_SYSTEM)
-    if names := [name for name in rest if _holds_something(row.get(name)) and not _is_in(row[name], text)]:
-        raise RowProblem(
-            f"{', '.join(map(repr, names))} would be lost beside the prompt: make it part of 'prompt', or with the "
-            "roles system and user of 'messages'; or remove the column"
-        )
-
-
-def refuse_other_messages(row: Mapping[str, Any], prompt: Text) -> None:
-    """Stop where a row of prompts has messages that its prompt does not begin, such as a system message before it.
-
-    Raises:
-        RowProblem: naming the way out.
-    """
-    if _holds_something(row.get("messages")) and not _begins_with(row["messages"], prompt):
-        raise RowProblem(
-            "'messages' would be lost beside 'prompt', which is not what they begin with: remove one of the two columns"
-        )
+    rest = {name: value for name, value in row.items() if name != field}
+    refuse_rest_of_prompt(rest, prompt, "documents", *_SYSTEM)
 
 
 def _holds_something(value: Any) -> bool:
     if isinstance(value, str):
         return bool(value.strip())
     return value is not None and (not isinstance(value, (list, Mapping)) or bool(value))
+
+
+def _lost(row: Mapping[str, Any], names: Iterable[str], text: str) -> list[str]:
+    """The columns among those named that hold something which a text does not repeat."""
+    return [name for name in names if _holds_something(row.get(name)) and not _is_in(row[name], text)]
 
 
 def _begins_with(messages: Any, prompt: Text) -> bool:

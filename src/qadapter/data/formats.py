@@ -17,7 +17,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import DataError
-from .columns import refuse_media, refuse_other_prompt, refuse_other_system, refuse_template_input
+from .columns import (
+    refuse_media,
+    refuse_other_prompt,
+    refuse_other_system,
+    refuse_rest_of_prompt,
+    refuse_template_input,
+)
 from .pairs import (
     BadRow,
     Messages,
@@ -99,7 +105,9 @@ def _pair(row: Mapping[str, Any], location: str) -> PreferencePair:
         raise RowProblem("of chosen and rejected, one is text and one is messages")
     if "prompt" in present:
         prompt = _field(row, "prompt", (str, list), "text or messages")
-        return _explicit_prompt(prompt, chosen, rejected, location)
+        pair = _explicit_prompt(prompt, chosen, rejected, location)
+        refuse_rest_of_prompt(row, pair.prompt)
+        return pair
     if isinstance(chosen, list):
         chosen, rejected = checked_messages(chosen, "chosen"), checked_messages(rejected, "rejected")
     refuse_other_prompt(row, chosen, rejected)

@@ -119,7 +119,7 @@ def _message(error: json.JSONDecodeError) -> str:
 
 def _as_row(value: Any, location: str) -> Row | BadRow:
     if isinstance(value, dict):
-        return value
+        return _decoded(value, location)
     return BadRow(location, f"not a JSON object but of type {type(value).__name__}")
 
 
@@ -185,7 +185,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, Row | BadRow]]:
 
 
 def _decoded(row: Row, location: str) -> Row | BadRow:
-    """A row of a table, with messages that were written as JSON text turned back into lists."""
+    """A row with messages that were written as JSON text, as tables write them, turned back into lists."""
     decoded = dict(row)
     for field in ("prompt", "chosen", "rejected", "messages"):
         value = row.get(field)

@@ -129,11 +129,21 @@ def written_before_answers(tokenizer: PreTrainedTokenizerBase) -> str:
     there is no such text.
     """
     marker = "beginning of answer probe"
-    turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": marker}]
-    prompt = _render(turns[:1], tokenizer, DAY_OF_PAIRS, add_generation_prompt=True)
+    turns = _probe(marker, tokenizer)
+    prompt = _render(turns[:-1], tokenizer, DAY_OF_PAIRS, add_generation_prompt=True)
     full = _render(turns, tokenizer, DAY_OF_PAIRS, add_generation_prompt=False)
     before, found, _ = full.removeprefix(prompt).partition(marker)
     return before if found and full.startswith(prompt) else ""
+
+
+def _probe(answer: str, tokenizer: PreTrainedTokenizerBase) -> list[dict[str, str]]:
+    """A conversation that ends with an answer; with a system message where the template wants one."""
+    turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": answer}]
+    try:
+        _render(turns, tokenizer, None, add_generation_prompt=False)
+    except RefusedByTemplateError:
+        return [{"role": "system", "content": "Answer."}, *turns]
+    return turns
 
 
 def _trailing(ids: list[int], last: int) -> int:
@@ -149,7 +159,7 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """
     if tokenizer.chat_template:
         marker = "end of turn probe"
-        turns = [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": marker}]
+        turns = _probe(marker, tokenizer)
         after = _render(turns, tokenizer, None, add_generation_prompt=False).rpartition(marker)[2]
         special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
         for token in _encode_chat(after, tokenizer):
@@ -186,8 +196,12 @@ def _after_prompt(
 ) -> list[int]:
     if full_ids[: len(prompt_ids)] == prompt_ids:
         return full_ids[len(prompt_ids) :]
-    # A token spans the boundary. Generation cannot produce it, since it starts after the prompt's own tokens.
-    return tokenizer(response_text, add_special_tokens=False)["input_ids"]
+    # A token spans the boundary. Generation cannot produce it, since it starts after the prompt's own tokens. Behind a
+    # line break, since tokenizers of the SentencePiece family put a space before a text that stands alone.
+    line_break, alone, behind = (
+        tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", response_text, f"\n{response_text}")
+    )
+    return behind[len(line_break) :] if behind[: len(line_break)] == line_break else alone
 
 
 def _end_at_turn(response_ids: list[int], end_id: int | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:

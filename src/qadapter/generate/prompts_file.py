@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
-from ..data.columns import refuse_other_messages, refuse_rest_of_prompt
+from ..data.columns import refuse_more_than_prompt
 from ..data.pairs import BadRow, RowProblem, check_role_order, checked_messages, checked_text
 from ..data.reading import read_rows
 from ..errors import DataError
@@ -86,9 +86,7 @@ def _prompt(location: str, row: dict[str, Any]) -> Prompt:
                 prompt = checked_messages(value, field)
                 check_role_order(prompt, field, ends_with="user")
             if prompt is not None:
-                refuse_rest_of_prompt(row, prompt)
-                if field == "prompt":
-                    refuse_other_messages(row, prompt)
+                refuse_more_than_prompt(row, prompt, field)
                 return prompt
         except RowProblem as problem:
             raise DataError(f"{location}: {problem}") from None

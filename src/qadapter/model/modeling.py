@@ -236,8 +236,8 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
 
         Raises:
             ConfigError: the policy is not the adapter's own softmax(z₁); it is in `residual` with α₀ = α̃.
-            UnsupportedModelError: the base is quantized; or a LoRA on an embedding that is tied to the LM head, which
-                would change with it.
+            UnsupportedModelError: the base is quantized; a LoRA on an embedding that is tied to the LM head, which
+                would change with it; or a LoRA with biases where the base has none.
 
         Source: with Q̂ = α̃·(z₁ − z₀) and ρ = α₀/α̃ = 1, π̃ = softmax(z₁).
         """
@@ -260,6 +260,13 @@ class QAdapterForCausalLM(TwoPolicies, GenerationMixin):
                 "adapt them there.",
                 hint="leave the embedding out of lora_target_modules, or export --to peft",
             )
+        for layer in self.row_router.layers:
+            # PEFT would find out after it has folded the layers before.
+            if any(layer.lora_bias.values()) and getattr(layer.get_base_layer(), "bias", None) is None:
+                raise UnsupportedModelError(
+                    "the LoRA has biases (lora_bias) where the base has none, which leaves them no place in it.",
+                    hint="train without lora_bias, or export --to peft",
+                )
         self.row_router.remove()
         return self.peft_model.merge_and_unload(safe_merge=True)
 

@@ -14,7 +14,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ..data import DAY_OF_PAIRS, Anchor, encode_prompt, end_of_turn_id, user_turn_start
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..model import QAdapterForCausalLM
 from ..model.plain_decoding import without_recommended_decoding
 
@@ -61,7 +61,7 @@ def sample_anchors(
     model.eval()
     torch.manual_seed(seed)
     positions = model.max_positions
-    start = user_turn_start(tokenizer) if tokenizer.chat_template else []
+    start = _user_turn_start(tokenizer)
     chats = bool(start) and (positions is None or len(start) + _TURN_TOKENS <= positions)
     conversations = (count + 1) // 2 if chats else 0
     anchors: list[Anchor] = []
@@ -100,6 +100,17 @@ def sample_anchors(
         if on_batch is not None:
             on_batch(len(anchors))
     return anchors
+
+
+def _user_turn_start(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """What comes before a user's turn; nothing where there is none, or where the template wants more than that turn."""
+    if not tokenizer.chat_template:
+        return []
+    try:
+        return user_turn_start(tokenizer)
+    except DataError as error:
+        logger.warning("all anchors are plain texts: %s", str(error).partition("\n")[0])
+        return []
 
 
 def _user_turns(model: QAdapterForCausalLM, tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:

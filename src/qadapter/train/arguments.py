@@ -10,6 +10,7 @@ from transformers import TrainingArguments
 
 from ..errors import ConfigError
 from ..model import QConstants, lora_config
+from .argument_checks import check_numbers, check_reporters, check_schedule
 from .presets import PRESETS
 
 RUN_CONFIG_FILE = "config.yaml"
@@ -133,6 +134,7 @@ class QAdapterTrainingArguments(TrainingArguments):
         if self.lora_r is None or self.lora_r < 1:
             raise ConfigError(f"lora_r must be at least 1, got {self.lora_r}")
         check_anchors(self.anchors, self.anchor_coef)
+        check_numbers(self)
         if self.auto_micro_batch and self.auto_find_batch_size:
             raise ConfigError(
                 "auto_micro_batch keeps the batch size and auto_find_batch_size of transformers changes it: choose one."
@@ -160,6 +162,8 @@ class QAdapterTrainingArguments(TrainingArguments):
         if not (self.activation_checkpointing_kwargs or self.gradient_checkpointing_kwargs):
             self.activation_checkpointing_kwargs: dict[str, Any] | str | None = {"use_reentrant": False}
         super().__post_init__()
+        check_schedule(self)
+        check_reporters(self)
         self._settle_accumulation()
 
     def _settle_accumulation(self) -> None:

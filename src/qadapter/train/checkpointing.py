@@ -8,6 +8,7 @@ checkpoint-N/optimizer.pt, scheduler.pt, rng_state*.pth, trainer_state.json    a
 from __future__ import annotations
 
 import json
+import logging
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from .fitting import FittingTrainer
 from .full_disk import named_full_disk
 from .processes import from_main_process
 from .sharding import load_adapter, load_optimizer, whole_adapter, whole_optimizer
+
+logger = logging.getLogger(__name__)
 
 OPTIMIZER_FILE, SCHEDULER_FILE, DATA_FILE = "optimizer.pt", "scheduler.pt", "training_data.json"
 
@@ -87,9 +90,23 @@ class CheckpointingTrainer(FittingTrainer):
             self._load_from_checkpoint(resume_from_checkpoint)
         prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
         if resume_from_checkpoint is not None:
+            self._find_best_checkpoint(Path(resume_from_checkpoint).parent)
             self._load_optimizer_and_scheduler(resume_from_checkpoint)
             self._load_scaler(resume_from_checkpoint)
         return prepared
+
+    def _find_best_checkpoint(self, folder: Path) -> None:
+        """The best checkpoint where it lies now; the saved state has the path of another working directory."""
+        step = self.state.best_global_step
+        if not step:
+            return
+        best = folder / f"checkpoint-{step}"
+        self.state.best_model_checkpoint = str(best) if best.is_dir() else None
+        if self.args.load_best_model_at_end and not best.is_dir():
+            logger.warning(
+                "%s, the best checkpoint so far, is gone: at the end a later one that is better is loaded, or none.",
+                best,
+            )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         target: QAdapterForCausalLM = self.accelerator.unwrap_model(model or self.model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from ..model import PreferenceOutput
@@ -17,24 +19,32 @@ def preference_metrics(output: PreferenceOutput) -> dict[str, Tensor]:
         Name → float tensor: `loss` of all pairs, `anchor/kl` of the anchors, everything else of the preference pairs.
         Rewards are in reward units, log-probabilities in nats summed over a response.
     """
-    of_all = output.pair_loss.detach()
-    anchors = output.anchor_kl[output.anchor]
-    output = output.of_pairs(~output.anchor)
-    margin = output.return_chosen - output.return_rejected
+    pairs = output.of_pairs(~output.anchor)
     return {
-        "loss": of_all,
-        "anchor/kl": anchors,
-        "rewards/chosen": output.return_chosen,
-        "rewards/rejected": output.return_rejected,
-        "rewards/accuracies": (margin > 0).float(),
-        "rewards/margins": margin,
-        "logps/chosen": output.logp_chosen,
-        "logps/rejected": output.logp_rejected,
-        "logps/base_chosen": output.base_logp_chosen,
-        "logps/base_rejected": output.base_logp_rejected,
-        "preference_loss": output.preference_loss,
-        "chi2": output.chi2,
-        "nll/chosen": output.chosen_nll,
-        "q/mean": output.q_mean,
-        "v/mean": output.v_mean,
+        "loss": output.pair_loss.detach(),
+        "anchor/kl": output.anchor_kl[output.anchor],
+        **{name: of_pairs(pairs) for name, of_pairs in _OF_PAIRS.items()},
     }
+
+
+def _margin(pairs: PreferenceOutput) -> Tensor:
+    return pairs.return_chosen - pairs.return_rejected
+
+
+_OF_PAIRS: dict[str, Callable[[PreferenceOutput], Tensor]] = {
+    "rewards/chosen": lambda pairs: pairs.return_chosen,
+    "rewards/rejected": lambda pairs: pairs.return_rejected,
+    "rewards/accuracies": lambda pairs: (_margin(pairs) > 0).float(),
+    "rewards/margins": _margin,
+    "logps/chosen": lambda pairs: pairs.logp_chosen,
+    "logps/rejected": lambda pairs: pairs.logp_rejected,
+    "logps/base_chosen": lambda pairs: pairs.base_logp_chosen,
+    "logps/base_rejected": lambda pairs: pairs.base_logp_rejected,
+    "preference_loss": lambda pairs: pairs.preference_loss,
+    "chi2": lambda pairs: pairs.chi2,
+    "nll/chosen": lambda pairs: pairs.chosen_nll,
+    "q/mean": lambda pairs: pairs.q_mean,
+    "v/mean": lambda pairs: pairs.v_mean,
+}
+EVALUATED = ("loss", *_OF_PAIRS)
+"""What an evaluation of held-out pairs gives, under `eval_` and these names."""

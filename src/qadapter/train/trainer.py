@@ -29,6 +29,7 @@ from ..data import Anchor, PreferenceCollator
 from ..errors import ConfigError
 from ..model import QAdapterForCausalLM, load_base, load_base_tokenizer, machine_dtype
 from .anchors import sample_anchors
+from .argument_checks import check_batches
 from .arguments import QAdapterTrainingArguments, own_arguments
 from .base_cache import BaseCache
 from .base_cache_build import base_cache, default_cache_dir, fill
@@ -106,6 +107,8 @@ class QAdapterTrainer(CheckpointingTrainer):
 
         # Before the LoRA is put on: what goes wrong here leaves the base as it was.
         train_dataset = tokenized(train_dataset, "train")
+        if train_dataset is not None:
+            check_batches(args, len(train_dataset) + (args.anchors or 0 if anchors is None else len(anchors)))
         if isinstance(eval_dataset, dict):
             eval_dataset = {key: tokenized(part, "test") for key, part in eval_dataset.items()}
         else:
