@@ -165,9 +165,10 @@ def test_numbers_in_mappings_are_pythons_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["1e-4", "8134e27", "0100", "0o17", "1:30", "2026-11-25", "no", "null", "=", ".5"])
 def test_a_saved_text_is_read_as_it_was(tmp_path: Path, text: str) -> None:
-    save_run_config(tmp_path, {"train_file": text, "modules": [text], "learning_rate": 1e-5, "max_length": 100})
+    values = {"train_file": text, "modules": [text], "learning_rate": 1e-5, "max_length": 100, "options": {"a": text}}
+    save_run_config(tmp_path, values)
     data, numbers = parse_config(TYPES, [], tmp_path / "config.yaml")
-    assert (data.train_file, data.modules, numbers.learning_rate, numbers.max_length) == (text, [text], 1e-5, 100)
+    assert {name: (vars(data) | vars(numbers))[name] for name in values} == values
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["train_file"] == text  # by YAML 1.1
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 
 from qadapter.core import Mixture
 from qadapter.serve.engine import Delta, Policy, Request, Sampling
-from qadapter.serve.engine.choice import Choice
+from qadapter.serve.engine.choice import Choice, special_stops
 from qadapter.serve.engine.detokenizer import Detokenizer
 from qadapter.serve.engine.sampling import Sampler, choose, nucleus
 from qadapter.serve.engine.stop_strings import StopStrings
@@ -169,14 +169,15 @@ def test_how_an_answer_ends() -> None:
 
 
 def test_a_special_token_as_a_stop_string_ends_an_answer() -> None:
-    """It has no text in which the string would be found; a string that is no token has the id of the unknown one."""
+    """It has no text in which the string would be found."""
     pad = TOKENIZER.pad_token
     assert TOKENIZER.pad_token_id not in {END, TOKENIZER.unk_token_id}
     assert [delta.text for delta in written(f"a{pad}b", Sampling(max_tokens=9))] == ["a", "", "b"]
-    stopped = written(f"a{pad}b", Sampling(max_tokens=9, stop=("no token", pad)))
+    stopped = written(f"a{pad}b", Sampling(max_tokens=9, stop=("c", pad)))
     assert [delta.text for delta in stopped] == ["a", ""]
     assert (stopped[-1].finish, stopped[-1].completion_tokens) == ("stop", 2)
-    assert written(TOKENIZER.unk_token or "c", Sampling(max_tokens=1, stop=("no token",)))[-1].finish == "length"
+    # A text that is no token has the id of the unknown one, which is special as well.
+    assert special_stops(["no token", "<|header|>", "<tool>"], tokenizer_with_header()) == [6]
 
 
 @pytest.mark.parametrize(("stop", "expected"), [((), "a é b"), (("é b",), "a "), (("never",), "a é b")])

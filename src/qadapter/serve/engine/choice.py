@@ -28,7 +28,7 @@ class Choice:
         self, request: Request, number: int, tokenizer: PreTrainedTokenizerBase, stop_ids: Collection[int]
     ) -> None:
         self.request, self.number = request, number
-        self.stop_ids = {*stop_ids, *_special_stops(request.sampling.stop, tokenizer)}
+        self.stop_ids = {*stop_ids, *special_stops(request.sampling.stop, tokenizer)}
         self.policy: Policy = request.policy
         self.sampler = Sampler(request.sampling, number)
         self.last_token = request.prompt_ids[-1]
@@ -80,8 +80,8 @@ class Choice:
         return Delta(self.number, text, tuple(ready), finish, self.tokens)
 
 
-def _special_stops(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The special tokens among stop strings: they have no text in which these would be found."""
+def special_stops(stops: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids of the special tokens among stop strings: they have no text in which these would be found."""
     ids = [(stop, tokenizer.convert_tokens_to_ids(stop)) for stop in stops]
     special = special_ids(tokenizer)
     # A text that is no token has the id of the unknown one.
