@@ -22,6 +22,7 @@ The parts are comparisons of recipes/small/compare.yaml with other methods:
     rates      DPO with a smaller and a larger learning rate than those of `methods`
     others     RPO (DPO with the likelihood of the chosen response), IPO, KTO and ORPO
     rloo       policy gradients on the rewards of a model trained on the same pairs
+    helpful    `methods` on a base that was made helpful before: the paper's order, for harmless
     cost       every method on a few pairs, for its time and memory: run it alone, on a machine that does nothing else
 """
 
@@ -184,6 +185,7 @@ PARTS: dict[str, dict[str, Any]] = {
             "RLOO": RLOO,
         },
     },
+    "helpful": {"model": "base"},
     "cost": {
         "methods": {
             # As many for each pair as 128 are for the 256 of the other parts.
@@ -225,8 +227,21 @@ def main() -> None:
         run("recipes/small/prepare.py", name, str(options.data), str(folder))
         shutil.copy(folder / "judge.json", RESULTS / f"{name}.judge.json")
         for part in options.part:
+            if part == "helpful":
+                make_helpful(options.data, folder)
             compare(folder, part)
             shutil.copy(folder / part / "results.json", RESULTS / f"{name}.{part}.json")
+
+
+def make_helpful(data: Path, folder: Path) -> None:
+    """The base of `helpful` in the folder of a set: a model that learned to be helpful, as a plain one."""
+    if (folder / "base" / "tokenizer_config.json").is_file():  # which is written last
+        return
+    helpful = folder.parent / "helpful"
+    pairs, adapter = str(helpful / "train.jsonl"), str(helpful / "adapter")
+    run("recipes/small/prepare.py", "helpful", str(data), str(helpful))
+    run("-m", "qadapter", "train", "--train-file", pairs, "--max-length", "160", "--output-dir", adapter, "--overwrite")
+    run("recipes/paper/fold.py", adapter, str(folder / "base"))
 
 
 def compare(folder: Path, part: str) -> None:

@@ -113,20 +113,24 @@ def variants_part(part: str) -> str:
 
 
 def dial_part(part: str) -> str:
-    """What a stronger dial, longer or faster training reaches."""
+    """What a stronger dial, longer or faster training reaches; and benchmarks at strength 1, where there are some."""
 
     def content(_: str, results: Results) -> list[str]:
         strengths = [point["strength"] for point in results["lines"][0]["points"] if point["strength"]]
+        found = [figures(line, results) for line in results["lines"]]
+        changes = [points_of(one["retention_change"], one["retention_change_interval"]) for one in found]
+        with_benchmarks = any(one["retention_change"] is not None for one in found)
         rows = [
             [
                 line["label"],
                 *map(bought, line["points"][1:]),
                 ratio(line),
+                *([change] if with_benchmarks else []),
             ]
-            for line in results["lines"]
+            for line, change in zip(results["lines"], changes, strict=True)
         ]
         head = ["", *(f"strength {strength:g}" for strength in strengths), f"KL ÷ {results['reference']}'s"]
-        return [table(head, rows)]
+        return [table([*head, *(["benchmarks, points"] if with_benchmarks else [])], rows)]
 
     return per_set(part, content)
 

@@ -38,6 +38,7 @@ def page(text: str) -> str:
         "faster": dial_part("faster"),
         "reach": dial_part("reach"),
         "likelihood": dial_part("likelihood"),
+        "helpful": dial_part("helpful"),
         "noise": noise_part(),
         "pairs": pairs_part(),
         "rates": rates_part(),
