@@ -75,6 +75,8 @@ def test_of_several_templates_the_default_gets_them(thinking) -> None:
             for name in ("messages", "add_generation_prompt", "bos_token", "made")
         ],
         ({"a-b": 1}, "'a-b' is no name"),
+        ({"enable_thinking": "no"}, "enable_thinking is the text 'no'(.|\\n)*true or false, without quotes"),
+        ('{"enable_thinking": "False"}', "enable_thinking is the text 'False'"),
         ({"note": float("nan")}, "must be a mapping of names to values"),
         ({"note": object()}, "must be a mapping"),
         ("enable_thinking=false", "must be a mapping (.|\n)*as JSON, such as"),

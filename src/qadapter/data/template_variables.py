@@ -20,6 +20,7 @@ from .tokenization import chat_template_of
 OPTION = "chat_template_kwargs"
 """What the option is called, as in TRL and vLLM."""
 _GIVEN = {"messages", "tools", "documents", "add_generation_prompt"}
+_MEANT_AS_BOOLEAN = {"yes", "no", "on", "off", "true", "false"}
 # transformers' own tag, which marks what an assistant says.
 _GENERATION_TAG = re.compile(r"{%[-+]?\s*(?:end)?generation\s*[-+]?%}")
 
@@ -31,7 +32,7 @@ def checked_variables(value: Mapping[str, Any] | str | None) -> dict[str, Any] |
         value: name → value, or the same as a JSON object in a string, as it comes from a command line.
 
     Raises:
-        ConfigError: no JSON object, or a name that a template cannot have.
+        ConfigError: no JSON object, a name that a template cannot have, or a text where true or false is meant.
     """
     try:
         # There and back: what has no form in JSON has none in the template.
@@ -43,7 +44,10 @@ def checked_variables(value: Mapping[str, Any] | str | None) -> dict[str, Any] |
         return None
     if not isinstance(plain, dict):
         raise _not_an_object(value)
-    for name in plain:
+    for name, of_name in plain.items():
+        if isinstance(of_name, str) and of_name.casefold() in _MEANT_AS_BOOLEAN:
+            # YAML 1.2 reads `no` as a text, and a template takes any text for true.
+            raise ConfigError(f"{OPTION}: {name} is the text {of_name!r}.", hint="write true or false, without quotes")
         if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
             raise ConfigError(f"{OPTION}: {name!r} is no name that a chat template can read.")
     return plain
