@@ -21,7 +21,12 @@ STUDY = Path(__file__).parents[1] / "study"
 @pytest.fixture
 def summarize(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(STUDY))  # as for `python study/summarize.py`
-    spec = importlib.util.spec_from_file_location("summarize", STUDY / "summarize.py")
+    return loaded("summarize")
+
+
+def loaded(name: str) -> ModuleType:
+    """A script of the study as a module."""
+    spec = importlib.util.spec_from_file_location(name, STUDY / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     script = importlib.util.module_from_spec(spec)
@@ -33,6 +38,14 @@ def test_no_figure_of_the_study_is_typed_by_hand(summarize: ModuleType) -> None:
     text = summarize.PAGE.read_text(encoding="utf-8")
     assert text == summarize.page(text), "run: python study/summarize.py"
     assert json.loads((STUDY / "summary.json").read_text(encoding="utf-8")) == summarize.summary()
+
+
+def test_of_many_pairs_whole_lines_are_measured(tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text("{1}\n{2}\n{3}\n", encoding="utf-8")
+    first = loaded("run").first
+    assert [len(list(first(path, characters))) for characters in (3, 4, 11, 12, 99)] == [0, 1, 2, 3, 3]
+    assert list(first(path, 11)) == ["{1}\n", "{2}\n"]
 
 
 RESULTS = [*STUDY.glob("results/*.*.json"), *STUDY.parent.glob("results/compare*.json")]

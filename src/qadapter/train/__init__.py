@@ -2,6 +2,7 @@
 
 presets           the constants under a name: `default` and `paper`
 arguments         one dataclass: TrainingArguments plus the method's fields
+argument_checks   arguments over which transformers stumbles late
 anchors           what the base itself asks and answers
 precision         which dtypes can be trained on
 dataset           tokenized pairs, with the count of what was cut
